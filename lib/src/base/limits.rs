@@ -1,0 +1,84 @@
+//! Every bound of the toolkit, each with its reason. A number that limits something lives here and nowhere
+//! else; the code that enforces it names it.
+
+/// Longest name of a volume, leg or tracker in bytes: fits a file name with a suffix, and an NBD export name.
+pub const NAME_LEN: usize = 64;
+
+/// Smallest map block: one disk block; below it the map costs more than the copy.
+pub const BLOCK_MIN: u64 = 4096;
+/// Largest map block: 32 MiB is the largest payload every NBD server must take.
+pub const BLOCK_MAX: u64 = 32 << 20;
+
+/// Most legs of one volume (a record holds four generations for each peer in 4 KiB).
+pub const LEGS: usize = 32;
+
+/// Largest volume: 2^60 bytes, so that no sum of an offset and a length comes near 64 bits.
+pub const VOLUME_SIZE: u64 = 1 << 60;
+
+/// Largest payload of one NBD request that the server takes: what a cautious client may send (specification,
+/// "Size constraints"), and what libnbd and qemu use.
+pub const NBD_PAYLOAD: u32 = 32 << 20;
+/// Largest payload that is still drained before the request is refused; beyond it the connection is closed.
+pub const NBD_DRAIN: u32 = 128 << 20;
+/// Longest string of the protocol (specification: MUST be at most 4096 bytes).
+pub const NBD_STRING: usize = 4096;
+/// Most data of one option: the longest legal ones are a name and a few queries.
+pub const NBD_OPTION_LEN: u32 = 64 << 10;
+/// Most options in one handshake: `nbdinfo --list` on a hundred exports sends a few hundred.
+pub const NBD_OPTIONS: u32 = 4096;
+/// Longest handshake in milliseconds, either side.
+pub const NBD_HANDSHAKE_MS: u64 = 10_000;
+/// Most replies of one kind that our client takes during the handshake from one option.
+pub const NBD_REPLIES: u32 = 4096;
+/// Most metadata contexts of one connection: base:allocation and one for each leg.
+pub const NBD_CONTEXTS: usize = LEGS + 1;
+/// Most queries in one LIST/SET_META_CONTEXT option.
+pub const NBD_QUERIES: u32 = 128;
+/// Most extents in one reply to BLOCK_STATUS.
+pub const NBD_EXTENTS: usize = 4096;
+
+/// Most client connections of one volume.
+pub const CLIENTS: usize = 256;
+/// Most requests in flight for one client connection; past it its socket is not read.
+pub const CLIENT_REQUESTS: usize = 256;
+/// Most bytes of payload in flight for one client connection; past it its socket is not read. Two of the
+/// largest requests.
+pub const CLIENT_BYTES: usize = 2 * NBD_PAYLOAD as usize;
+/// Most bytes of payload in flight for the whole volume; past it no client socket is read.
+pub const VOLUME_BYTES: usize = 128 << 20;
+/// Most requests in flight for the whole volume: the set of ranges in flight is searched from end to end.
+pub const VOLUME_REQUESTS: usize = 1024;
+
+/// Most bytes of one copy of a resync.
+pub const COPY_LEN: u64 = 1 << 20;
+/// Most copies in flight for one leg.
+pub const COPIES: usize = 8;
+/// After so many client writes that went past a copy of a block, client writes to it wait for the copy.
+pub const COPY_BYPASSES: u8 = 3;
+
+/// The volume flushes a leg by itself when its oldest unflushed write is so old, in milliseconds.
+pub const SELF_FLUSH_MS: u64 = 5_000;
+/// Or when so many bytes were written to it since its last flush.
+pub const SELF_FLUSH_BYTES: u64 = 64 << 20;
+
+/// How long blocks of a leg stay held after a connection died with writes unresolved, in milliseconds: the far
+/// server may still execute them.
+pub const HOLD_MS: u64 = 3_000;
+
+/// Default of a leg's `timeout=`, in milliseconds: the longest a request to it may stay unanswered.
+pub const LEG_TIMEOUT_MS: u64 = 15_000;
+/// Default of a leg's `retries=`: attempts to reach it again, or to repeat a failed request, before it leaves.
+pub const LEG_RETRIES: u32 = 3;
+/// First pause before a leg is connected again, in milliseconds; doubled each time.
+pub const RECONNECT_MIN_MS: u64 = 100;
+/// Longest pause before a leg is connected again, in milliseconds.
+pub const RECONNECT_MAX_MS: u64 = 5_000;
+/// Unknown or repeated replies of one leg before it is dropped.
+pub const STRAY_REPLIES: u32 = 16;
+
+/// Longest line on the control socket, either way.
+pub const CONTROL_LINE: usize = 1 << 20;
+/// Most connections to the control socket.
+pub const CONTROL_CLIENTS: usize = 64;
+/// Events kept for `mirrord events`.
+pub const EVENTS: usize = 1024;

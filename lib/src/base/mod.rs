@@ -1,0 +1,12 @@
+//! Floor 0: the words everything else is written in. Imports nothing of ours.
+
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod units;
+
+pub use error::{Class, Error, Result};
+pub use id::Id;
+pub use name::Name;
+pub use units::{BlockSize, ByteRange};

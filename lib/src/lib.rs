@@ -1,0 +1,3 @@
+//! The library under the mirror toolkit.
+
+pub mod base;
