@@ -1,3 +1,5 @@
 //! The library under the mirror toolkit.
 
 pub mod base;
+pub mod map;
+pub mod volume;

@@ -1,0 +1,3 @@
+//! The volume: its deterministic core and the driver around it.
+
+pub mod core;
