@@ -1,5 +1,6 @@
 //! The library under the mirror toolkit.
 
 pub mod base;
+pub mod leg;
 pub mod map;
 pub mod volume;
