@@ -32,9 +32,9 @@ pub const NBD_HANDSHAKE_MS: u64 = 10_000;
 pub const NBD_REPLIES: u32 = 4096;
 /// Most metadata contexts of one connection: base:allocation and one for each leg.
 pub const NBD_CONTEXTS: usize = LEGS + 1;
-/// Most queries in one LIST/SET_META_CONTEXT option.
+/// Most queries in one `LIST_META_CONTEXT` or `SET_META_CONTEXT` option.
 pub const NBD_QUERIES: u32 = 128;
-/// Most extents in one reply to BLOCK_STATUS.
+/// Most extents in one reply to `BLOCK_STATUS`.
 pub const NBD_EXTENTS: usize = 4096;
 
 /// Most client connections of one volume.
@@ -85,7 +85,7 @@ pub const EVENTS: usize = 1024;
 
 /// Longest path of a Unix socket in bytes: `sun_path` has 108 with its final zero (unix(7)).
 pub const UNIX_PATH: usize = 107;
-/// Longest text of one LEG or DEVICE: longer than any path (PATH_MAX) or string of the protocol.
+/// Longest text of one LEG or DEVICE: longer than any path (`PATH_MAX`) or string of the protocol.
 pub const DEVICE_TEXT: usize = 4096;
 /// Largest configuration file: hundreds of volumes fit; what is larger is not a configuration.
 pub const CONFIG_FILE: u64 = 4 << 20;
