@@ -26,6 +26,14 @@ pub enum EventKind {
     Syncintr,
     /// A leg left the set.
     Leave,
+    /// A leg failed, or was declared so; it stays out until it is attached.
+    Failed,
+    /// A state could not be made durable.
+    PersistFailed,
+    /// Requests wait: the last good leg cannot be reached.
+    Suspended,
+    /// Requests go on.
+    Resumed,
     /// A state changed, or, with `now`, is.
     State,
     /// After a crash a map counts more as missing than really is.

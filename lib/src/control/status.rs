@@ -98,6 +98,8 @@ pub struct LegStatus {
     pub unflushed: u64,
     /// Bytes *missing* that are not copied before the hold time of a lost connection has ended.
     pub held: u64,
+    /// Bytes to be read and written in place again before a flush of it is believed.
+    pub rewrite: u64,
     /// Bytes received from it over the network since the start.
     pub received: u64,
     /// Bytes sent to it over the network since the start.
@@ -119,6 +121,8 @@ pub struct LegStatus {
     /// It is used without FLUSH and never counts for durability.
     #[serde(rename = "flush_unsafe")]
     pub flush_unsafe: bool,
+    /// Bytes that resyncs wrote to it since the start.
+    pub resynced: u64,
     /// Replies nobody asked for.
     pub stray_replies: u64,
     /// Why it is not `UpToDate`, or why nothing moves; absent if all is well.

@@ -1,10 +1,7 @@
 //! The words for states (design.md section 2): DRBD's where it has one. Text, JSON and man page use these and
 //! no synonyms.
 
-use crate::base::{Class, Error, Result};
-use std::fmt;
-use std::str::FromStr;
-
+/// An enumeration whose values are words: one table for Display, `FromStr` and serde.
 macro_rules! words {
     ($(#[$outer:meta])* $name:ident, $noun:literal { $($(#[$inner:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$outer])*
@@ -23,20 +20,20 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = Error;
+        impl std::str::FromStr for $name {
+            type Err = $crate::base::Error;
 
-            fn from_str(text: &str) -> Result<Self> {
+            fn from_str(text: &str) -> $crate::base::Result<Self> {
                 Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| {
                     let known: Vec<_> = Self::ALL.iter().map(|v| v.as_str()).collect();
-                    Error::new(
-                        Class::Usage,
+                    $crate::base::Error::new(
+                        $crate::base::Class::Usage,
                         format!("{}: reading {}: not one of {}", text.escape_default(), $noun, known.join(", ")),
                     )
                 })
