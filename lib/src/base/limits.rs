@@ -82,3 +82,15 @@ pub const CONTROL_LINE: usize = 1 << 20;
 pub const CONTROL_CLIENTS: usize = 64;
 /// Events kept for `mirrord events`.
 pub const EVENTS: usize = 1024;
+/// A flush may take so many times as long as any other request: it waits for a whole cache.
+pub const FLUSH_PATIENCE: u64 = 8;
+/// Pause after a copy that failed, in milliseconds.
+pub const COPY_PAUSE_MS: u64 = 1_000;
+/// A resync yields to clients that asked within the last so many milliseconds.
+pub const YIELD_MS: u64 = 100;
+/// Copies in flight for one leg while it yields.
+pub const COPIES_YIELDING: usize = 2;
+/// Pause before a state that could not be made durable is tried again, in milliseconds.
+pub const PERSIST_RETRY_MS: u64 = 1_000;
+/// Longest clean stop, in milliseconds; what is not flushed by then stays marked.
+pub const STOP_MS: u64 = 60_000;
