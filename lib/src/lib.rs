@@ -4,3 +4,6 @@ pub mod base;
 
 /// Floor 1: files and block devices, durable small files, stores for crash tests.
 pub mod device;
+
+/// Floor 2: what one leg may lack, a bit per block: the set in memory and its file.
+pub mod map;

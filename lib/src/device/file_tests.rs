@@ -81,8 +81,8 @@ fn zeroing_works_with_and_without_holes_and_where_nothing_is_supported() {
 fn extents_cover_the_range_and_their_number_is_bounded() {
     let dir = tempfile::tempdir().expect("dir");
     let device = device(dir.path(), 8 * MIB);
-    device.pwrite_all(&[1; 65536], 2 * MIB).expect("write");
-    device.pwrite_all(&[1; 65536], 5 * MIB).expect("write");
+    device.pwrite_all(&vec![1; 65536], 2 * MIB).expect("write");
+    device.pwrite_all(&vec![1; 65536], 5 * MIB).expect("write");
     device.sync().expect("sync");
     let whole = ByteRange { offset: 0, len: 8 * MIB };
     let found = device.extents(whole, 100).expect("extents");
