@@ -5,5 +5,8 @@ pub mod base;
 /// Floor 1: files and block devices, durable small files, stores for crash tests.
 pub mod device;
 
+/// Floor 2: the record of a leg: which contents it holds, and what its peers may hold.
+pub mod generation;
+
 /// Floor 2: what one leg may lack, a bit per block: the set in memory and its file.
 pub mod map;

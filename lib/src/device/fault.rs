@@ -21,6 +21,20 @@ pub trait SlotStore {
     fn sync(&self) -> io::Result<()>;
 }
 
+impl<S: SlotStore> SlotStore for &S {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        (**self).write_at(offset, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+}
+
 /// The store over a real file.
 #[derive(Debug)]
 pub struct FileSlots(pub File);
