@@ -1,5 +1,16 @@
 //! The library under the mirror toolkit.
 
+/// Floor 0: words, units, limits, errors.
 pub mod base;
+
+/// Floor 1: files and block devices, durable small files, stores for crash tests.
+pub mod device;
+
+/// Floor 2: the record of a leg: which contents it holds, and what its peers may hold.
+pub mod generation;
+
+/// Floor 2: what one leg may lack, a bit per block: the set in memory and its file.
 pub mod map;
+
+/// Floor 4: the volume: its deterministic core and the driver around it.
 pub mod volume;
