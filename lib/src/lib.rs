@@ -12,5 +12,11 @@ pub mod generation;
 /// Floor 2: what one leg may lack, a bit per block: the set in memory and its file.
 pub mod map;
 
+pub mod nbd;
+
+/// Floor 2: a channel of bytes to the other side: TCP and Unix sockets.
+pub mod transport;
+
 /// Floor 4: the volume: its deterministic core and the driver around it.
 pub mod volume;
+
