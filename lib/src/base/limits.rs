@@ -117,3 +117,18 @@ pub const COPIES_YIELDING: usize = 2;
 pub const PERSIST_RETRY_MS: u64 = 1_000;
 /// Longest clean stop, in milliseconds; what is not flushed by then stays marked.
 pub const STOP_MS: u64 = 60_000;
+
+/// Longest path of a Unix socket in bytes: `sun_path` has 108 with its final zero (unix(7)).
+pub const UNIX_PATH: usize = 107;
+/// Longest text of one LEG or DEVICE: longer than any path (`PATH_MAX`) or string of the protocol.
+pub const DEVICE_TEXT: usize = 4096;
+/// Largest configuration file: hundreds of volumes fit; what is larger is not a configuration.
+pub const CONFIG_FILE: u64 = 4 << 20;
+/// Most listeners of one volume.
+pub const LISTENERS: usize = 16;
+/// Longest a control command may stay unanswered, in milliseconds: longer than a leg's whole deadline.
+pub const CONTROL_REPLY_MS: u64 = 60_000;
+/// Longest `timeout=` of a leg, in milliseconds: a day.
+pub const LEG_TIMEOUT_MAX_MS: u64 = 86_400_000;
+/// Most `retries=` of a leg: attempts of one request are counted in a byte.
+pub const LEG_RETRIES_MAX: u32 = 100;

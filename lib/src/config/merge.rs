@@ -1,0 +1,167 @@
+//! Flags over file over what `create` stored. Pure.
+
+use super::{MapDurability, ReadPolicy, Settings, VolumeConfig};
+use crate::base::{BlockSize, Class, Error, Result};
+use crate::leg::{LegSpec, LegText};
+
+/// The configuration of a volume from up to three writings, the strongest first.
+///
+/// A leg is laid over the one of the same name: its device, and the options that were written. Over a `stored`
+/// volume a leg must have a name that is stored, and the block of the maps cannot change. Without a stored
+/// volume (a throw-away mirror) the legs are those of the file, then those of the flags.
+pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) -> Result<VolumeConfig> {
+    let file = file.unwrap_or_default();
+    let legs = match &stored {
+        Some(stored) => over_stored(&stored.legs, [file.legs, flags.legs])?,
+        None => collect([file.legs, flags.legs])?,
+    };
+    if let Some(fixed) = stored.as_ref().map(|s| s.map_block.unwrap_or(BlockSize::DEFAULT)) {
+        let other = flags.map_block.into_iter().chain(file.map_block).find(|block| *block != fixed);
+        if let Some(block) = other {
+            return Err(Error::new(
+                Class::Refused,
+                format!(
+                    "map-block is {} bytes, the volume was created with {} bytes",
+                    block.bytes(),
+                    fixed.bytes()
+                ),
+            ));
+        }
+    }
+    let stored = stored.unwrap_or_default();
+    // An address given at one level replaces both kinds of address of the levels below it.
+    let levels = [(flags.listen, flags.unix), (file.listen, file.unix), (stored.listen, stored.unix)];
+    let (listen, unix) =
+        levels.into_iter().find(|(listen, unix)| listen.is_some() || unix.is_some()).unwrap_or_default();
+    let config = VolumeConfig {
+        listen: listen.unwrap_or_default(),
+        unix,
+        insecure: flags.insecure.or(file.insecure).or(stored.insecure).unwrap_or(false),
+        min_legs: flags.min_legs.or(file.min_legs).or(stored.min_legs).unwrap_or(1),
+        map_block: flags.map_block.or(file.map_block).or(stored.map_block).unwrap_or(BlockSize::DEFAULT),
+        map_durability: flags
+            .map_durability
+            .or(file.map_durability)
+            .or(stored.map_durability)
+            .unwrap_or(MapDurability::Process),
+        read_policy: flags
+            .read_policy
+            .or(file.read_policy)
+            .or(stored.read_policy)
+            .unwrap_or(ReadPolicy::Local),
+        legs,
+    };
+    config.check()?;
+    Ok(config)
+}
+
+fn over_stored(stored: &[LegText], given: [Vec<LegText>; 2]) -> Result<Vec<LegSpec>> {
+    let mut legs = collect([stored.to_vec(), Vec::new()])?;
+    for text in given.into_iter().flatten() {
+        let known = || legs.iter().map(|l| l.name.to_string()).collect::<Vec<_>>().join(", ");
+        let Some(name) = text.name.clone() else {
+            return Err(Error::new(
+                Class::Usage,
+                format!(
+                    "{}: a leg of a created volume is given as NAME=DEVICE; its legs are {}",
+                    text.device,
+                    known()
+                ),
+            ));
+        };
+        let Some(at) = legs.iter().position(|leg| leg.name == name) else {
+            return Err(Error::new(
+                Class::Usage,
+                format!("{name}: the volume has no leg of this name; its legs are {}", known()),
+            ));
+        };
+        legs[at] = text.over(legs[at].clone());
+    }
+    Ok(legs)
+}
+
+/// Legs of several levels: a later one is laid over an earlier one of the same name. Twice the same name at one
+/// level is left to the check of the whole set.
+fn collect(levels: [Vec<LegText>; 2]) -> Result<Vec<LegSpec>> {
+    let mut legs: Vec<LegSpec> = Vec::new();
+    for level in levels {
+        let below = legs.len();
+        for text in level {
+            let name = text.name.clone();
+            match legs[..below].iter().position(|leg| Some(&leg.name) == name.as_ref()) {
+                Some(at) => legs[at] = text.over(legs[at].clone()),
+                None => legs.push(text.spec(legs.len())?),
+            }
+        }
+    }
+    Ok(legs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn legs(texts: &[&str]) -> Settings {
+        Settings { legs: texts.iter().map(|t| t.parse().expect(t)).collect(), ..Settings::default() }
+    }
+
+    #[test]
+    fn legs_merge_by_name() {
+        let none = legs(&[]);
+        let ok = |flags: &Settings, file: &Settings, stored: Option<&Settings>| {
+            let config = merge(flags.clone(), Some(file.clone()), stored.cloned()).expect("merge");
+            config.legs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let stored = legs(&["a=/a", "b=/b,read=avoid"]);
+        assert_eq!(ok(&none, &none, Some(&stored)), ["a=/a", "b=/b,read=avoid"]);
+        assert_eq!(
+            ok(&legs(&["b=/x"]), &legs(&["b=/y,retries=1"]), Some(&stored))[1],
+            "b=/x,read=avoid,retries=1"
+        );
+        assert_eq!(ok(&legs(&["/x", "/y"]), &none, None), ["leg0=/x", "leg1=/y"]);
+        assert_eq!(ok(&legs(&["b=/z", "/y"]), &stored, None), ["a=/a", "b=/z,read=avoid", "leg2=/y"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_stored_volume_is_refused() {
+        let block = |bytes| Settings { map_block: BlockSize::new(bytes).ok(), ..Settings::default() };
+        let min = Settings { min_legs: Some(3), ..Settings::default() };
+        let stored = || Some(legs(&["a=/a", "b=/b"]));
+        for (flags, stored, class, why) in [
+            (legs(&["c=/c"]), stored(), Class::Usage, "no leg of this name; its legs are a, b"),
+            (legs(&["/c"]), stored(), Class::Usage, "NAME=DEVICE"),
+            (legs(&["a=/b"]), stored(), Class::Usage, "same device"),
+            (legs(&["a=/x", "a=/y"]), None, Class::Usage, "two legs have this name"),
+            (legs(&[]), None, Class::Usage, "no leg is given"),
+            (block(4096), stored(), Class::Refused, "4096 bytes, the volume was created with 65536 bytes"),
+            (min, stored(), Class::Usage, "min-legs is 3: must be from 1 to the number of legs, 2"),
+        ] {
+            let error = merge(flags, None, stored).expect_err(why);
+            assert_eq!(error.class, class, "{error}");
+            assert!(error.message.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_come_from_the_strongest_place_that_names_them() {
+        let level = |n: Option<u32>, unix: Option<&str>| Settings {
+            min_legs: n,
+            unix: unix.map(Into::into),
+            ..legs(&[])
+        };
+        let listen = Settings { listen: Some(vec![":1".parse().expect("listen")]), ..level(None, None) };
+        for (flags, file, stored, is) in [
+            (None, None, None, 1),
+            (None, None, Some(2), 2),
+            (None, Some(1), Some(2), 1),
+            (Some(2), Some(1), Some(1), 2),
+        ] {
+            let stored = Settings { legs: legs(&["a=/a", "b=/b"]).legs, ..level(stored, Some("/s")) };
+            let config =
+                merge(level(flags, None), Some(level(file, None)), Some(stored.clone())).expect("merge");
+            assert_eq!((config.min_legs, config.unix), (is, Some("/s".into())));
+            let config = merge(listen.clone(), None, Some(stored)).expect("merge");
+            assert_eq!((config.listen.len(), config.unix), (1, None), "an address replaces the other kind");
+        }
+    }
+}

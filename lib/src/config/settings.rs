@@ -1,0 +1,111 @@
+//! What can be set for a volume.
+
+use super::Listen;
+use crate::base::{BlockSize, Class, Error, Result};
+use crate::leg::state::words;
+use crate::leg::{LegSpec, LegText};
+use std::path::PathBuf;
+
+words! {
+    /// What the marks of a map survive.
+    MapDurability, "a map durability" {
+        /// The death of the daemon by any signal.
+        Process = "process",
+    }
+}
+
+words! {
+    /// Which `UpToDate` leg answers a read.
+    ReadPolicy, "a read policy" {
+        /// One on this machine.
+        Local = "local",
+        /// The one with the fewest requests in flight.
+        LeastPending = "least-pending",
+        /// One after the other.
+        RoundRobin = "round-robin",
+    }
+}
+
+/// Settings as they were written in one place; what was not written there is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// `listen`: addresses, each HOST:PORT.
+    pub listen: Option<Vec<Listen>>,
+    /// `unix`: the path of a socket to listen on.
+    pub unix: Option<PathBuf>,
+    /// `insecure`: listen beyond this machine though nothing protects it.
+    pub insecure: Option<bool>,
+    /// `min-legs`
+    pub min_legs: Option<u32>,
+    /// `map-block`
+    pub map_block: Option<BlockSize>,
+    /// `map-durability`
+    pub map_durability: Option<MapDurability>,
+    /// `read-policy`
+    pub read_policy: Option<ReadPolicy>,
+    /// `leg`
+    pub legs: Vec<LegText>,
+}
+
+/// Everything that is set for a volume, with a value for each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeConfig {
+    /// TCP addresses to listen on.
+    pub listen: Vec<Listen>,
+    /// A Unix socket to listen on. Where neither this nor `listen` is set, it is `nbd.sock` in the directory of
+    /// the volume.
+    pub unix: Option<PathBuf>,
+    /// Listen beyond this machine though nothing protects it.
+    pub insecure: bool,
+    /// With fewer `UpToDate` sync legs, writes are refused. At least 1, at most the number of legs.
+    pub min_legs: u32,
+    /// A bit of a map stands for so many bytes.
+    pub map_block: BlockSize,
+    /// What the marks of a map survive.
+    pub map_durability: MapDurability,
+    /// Which leg answers a read.
+    pub read_policy: ReadPolicy,
+    /// In the order of preference.
+    pub legs: Vec<LegSpec>,
+}
+
+impl VolumeConfig {
+    /// A volume of these legs with the default of everything else.
+    pub const fn new(legs: Vec<LegSpec>) -> Self {
+        Self {
+            listen: Vec::new(),
+            unix: None,
+            insecure: false,
+            min_legs: 1,
+            map_block: BlockSize::DEFAULT,
+            map_durability: MapDurability::Process,
+            read_policy: ReadPolicy::Local,
+            legs,
+        }
+    }
+
+    /// Refuses what no volume can have.
+    pub fn check(&self) -> Result<()> {
+        crate::leg::spec::check_set(&self.legs)?;
+        let legs = self.legs.len();
+        if self.min_legs == 0 || self.min_legs as usize > legs {
+            return Err(Error::new(
+                Class::Usage,
+                format!("min-legs is {}: must be from 1 to the number of legs, {legs}", self.min_legs),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a map durability; `power` is refused with the reason.
+pub fn map_durability(text: &str) -> Result<MapDurability> {
+    if text == "power" {
+        return Err(Error::new(
+            Class::Usage,
+            "power: reading a map durability: maps that survive a power loss are not there yet; write process \
+             (after a power loss every block then counts as missing)",
+        ));
+    }
+    text.parse()
+}
