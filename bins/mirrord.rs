@@ -1,1 +1,142 @@
-fn main() {}
+//! `mirrord`: serves a mirrored volume over NBD, and asks the daemons that do.
+
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand};
+use mirror::base::Name;
+use mirror::cli::ask::{request, show_events, show_status};
+use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
+use mirror::cli::wait::{Until, wait};
+use mirror::cli::{self, ProgressTo, value};
+use mirror::control::{LegAction, Request, StateDir};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Serve a mirrored volume over NBD: every write goes to all legs, and what a leg misses is remembered
+#[derive(Parser)]
+#[command(name = "mirrord", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "\
+LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
+DEVICE is PATH, file:PATH, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
+See mirrord(8).")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Say nothing that is not asked for, except errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a volume of one or more legs
+    Create(CreateArgs),
+    /// Serve a volume until SIGTERM
+    Serve(ServeArgs),
+    /// Show the state of one volume, or of all
+    Status {
+        /// Which volume; without it all are shown, also those that are not served
+        name: Option<Name>,
+        /// One JSON document a line for each volume
+        #[arg(long)]
+        json: bool,
+        /// Show it again after so long, until stopped
+        #[arg(long, value_name = "SECONDS", value_parser = value::duration)]
+        watch: Option<Duration>,
+    },
+    /// Wait until a volume is in a state; ends with 7 when the time is over
+    Wait {
+        /// Which volume
+        name: Name,
+        /// The state
+        #[arg(long, value_enum)]
+        until: Until,
+        /// Give up after so long
+        #[arg(long, value_name = "T", value_parser = value::duration)]
+        timeout: Option<Duration>,
+        /// Write progress as JSON lines to this open file descriptor
+        #[arg(long, value_name = "FD")]
+        progress: Option<ProgressTo>,
+    },
+    /// Print what happens, one line for each event
+    Events {
+        /// Which volume; without it all that are served
+        name: Option<Name>,
+        /// Print the present state as events, and end
+        #[arg(long)]
+        now: bool,
+        /// One JSON document a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a leg out of its volume, or back
+    #[command(subcommand)]
+    Leg(Leg),
+    /// Copy what is missing to a leg, or to all that miss something
+    Resync {
+        /// Which volume
+        name: Name,
+        /// Which leg; without it all that miss something
+        leg: Option<Name>,
+        /// Copy everything, whatever the map says
+        #[arg(long)]
+        full: bool,
+    },
+    /// Check a configuration file: silence and 0 when it is right
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Leg {
+    /// Take a leg out until it is attached; its map collects what it misses
+    Detach(LegArgs),
+    /// Take a leg back; what it missed is copied
+    Attach(LegArgs),
+    /// Declare a leg failed, without waiting for its deadline
+    Fail(LegArgs),
+}
+
+#[derive(clap::Args)]
+struct LegArgs {
+    /// Which volume
+    name: Name,
+    /// Which leg
+    leg: Name,
+}
+
+fn main() -> ExitCode {
+    cli::main("mirrord", run)
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let volume = |name: &Name| StateDir::from_environment().map(|state| state.volume(name));
+    match cli.verb {
+        Verb::Create(args) => create(&args, cli.quiet)?,
+        Verb::Serve(args) => serve(&args, cli.quiet)?,
+        Verb::Status { name, json, watch } => {
+            show_status(&StateDir::from_environment()?, name.as_ref(), json, watch)?;
+        }
+        Verb::Wait { name, until, timeout, progress } => {
+            let otherwise = if cli.quiet { ProgressTo::Nobody } else { ProgressTo::People };
+            wait(&volume(&name)?, until, timeout, progress.unwrap_or(otherwise))?;
+        }
+        Verb::Events { name, now, json } => {
+            show_events(&StateDir::from_environment()?, name.as_ref(), now, json)?;
+        }
+        Verb::Leg(action) => {
+            let (action, LegArgs { name, leg }) = match action {
+                Leg::Detach(args) => (LegAction::Detach, args),
+                Leg::Attach(args) => (LegAction::Attach, args),
+                Leg::Fail(args) => (LegAction::Fail, args),
+            };
+            request(&volume(&name)?, &Request::Leg { action, leg })?;
+        }
+        Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
+        Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
+    }
+    Ok(())
+}

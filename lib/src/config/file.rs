@@ -13,6 +13,7 @@
 use super::table::File;
 use super::{Settings, VolumeConfig};
 use crate::base::{BlockSize, Class, Error, Name, Result, limits};
+use crate::leg::spec::check_set;
 use crate::leg::{Mode, ReadPreference};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,9 +24,7 @@ use std::path::Path;
 /// [`Class::Usage`] for a file of the user's, [`Class::Damaged`] for a stored one.
 pub fn parse(object: &str, text: &str, class: Class) -> Result<BTreeMap<Name, Settings>> {
     let file: File = toml::from_str(text).map_err(|e| {
-        let line = e
-            .span()
-            .map(|s| 1 + text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+        let line = e.span().map(|s| 1 + text.get(..s.start).unwrap_or(text).matches('\n').count());
         let message = e.message().lines().next().unwrap_or("not understood");
         let line = line.map_or_else(String::new, |n| format!("line {n}: "));
         Error::new(class, format!("{object}: reading the configuration: {line}{message}"))
@@ -50,6 +49,23 @@ pub fn load_volume(path: &Path, name: &Name) -> Result<Settings> {
             format!("{}: reading the configuration: no [volume.{name}] in it", path.display()),
         )
     })
+}
+
+/// Checks a configuration file without touching anything else. A section may name only some of the legs of a
+/// stored volume, so that what depends on all of them is left to `serve`.
+pub fn check(path: &Path) -> Result<()> {
+    for (name, settings) in load(path)? {
+        let fail = |e: Error| Error::new(e.class, format!("{}: volume.{name}: {e}", path.display()));
+        let legs = settings.legs.into_iter().enumerate().map(|(at, leg)| leg.spec(at));
+        let legs = legs.collect::<Result<Vec<_>>>().map_err(fail)?;
+        if !legs.is_empty() {
+            check_set(&legs).map_err(fail)?;
+        }
+        if settings.min_legs == Some(0) {
+            return Err(fail(Error::new(Class::Usage, "min-legs is 0: must be at least 1")));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the `volume.toml` that `create` stored; a damaged one is [`Class::Damaged`].

@@ -16,7 +16,8 @@ pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) 
         None => collect([file.legs, flags.legs])?,
     };
     if let Some(fixed) = stored.as_ref().map(|s| s.map_block.unwrap_or(BlockSize::DEFAULT)) {
-        for block in [flags.map_block, file.map_block].into_iter().flatten().filter(|b| *b != fixed) {
+        let other = flags.map_block.into_iter().chain(file.map_block).find(|block| *block != fixed);
+        if let Some(block) = other {
             return Err(Error::new(
                 Class::Refused,
                 format!(

@@ -76,7 +76,7 @@ proptest! {
         let legs = paths.iter().enumerate().map(|(at, path)| {
             let name = format!("leg.{at}").parse().expect("name");
             let device = crate::leg::LegDevice::File(path.into());
-            LegSpec { timeout_ms, flush_unsafe, ..LegSpec::new(name, device) }
+            LegSpec { flush_unsafe, timeout_ms, ..LegSpec::new(name, device) }
         });
         let config = VolumeConfig {
             unix: unix.map(Into::into),

@@ -1,0 +1,16 @@
+//! Floor 5: the face. Exit status, wording, progress: what the programs in `bins/` share. Only here does the
+//! library print, and only here does a process end.
+
+pub mod ask;
+pub mod output;
+pub mod parse;
+pub mod progress;
+pub mod run;
+pub mod status;
+pub mod value;
+pub mod volume;
+pub mod wait;
+
+pub use parse::completion;
+pub use progress::{Meter, Progress, ProgressTo};
+pub use run::main;

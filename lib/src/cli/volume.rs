@@ -1,0 +1,196 @@
+//! `create` and `serve`: their flags, and the way from flags to the options of the library.
+
+use super::{output, value};
+use crate::base::units::show_size;
+use crate::base::{BlockSize, Class, Error, Name, Result};
+use crate::config::file::{load_stored, load_volume};
+use crate::config::{Listen, ReadPolicy, Settings, VolumeConfig, merge};
+use crate::control::StateDir;
+use crate::leg::{DiskState, LegDevice, LegText};
+use crate::volume::{self, CreateOptions, CreateReport, ServeNotice, ServeOptions, Trust};
+use std::path::PathBuf;
+
+/// What can be said of a volume on the command line; the configuration file says the same.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VolumeArgs {
+    /// One copy of the volume; may be repeated
+    #[arg(long = "leg", value_name = "LEG", value_parser = value::leg)]
+    legs: Vec<LegText>,
+    /// This leg holds the data; it is copied to all others
+    #[arg(long, value_name = "LEG")]
+    from: Option<Name>,
+    /// All legs hold the same data already
+    #[arg(long)]
+    known_equal: bool,
+    /// All legs read as zeroes
+    #[arg(long)]
+    known_zero: bool,
+    /// Listen on HOST:PORT; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<Listen>,
+    /// Listen on a Unix socket [default: nbd.sock beside the maps]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen", value_parser = value::path)]
+    unix: Option<PathBuf>,
+    /// Listen beyond this machine though nothing asks who connects
+    #[arg(long)]
+    insecure: bool,
+    /// Refuse writes with fewer legs in sync [default: 1]
+    #[arg(long, value_name = "N")]
+    min_legs: Option<u32>,
+    /// A bit of a map stands for so many bytes [default: 64K]
+    #[arg(long, value_name = "SIZE", value_parser = value::block)]
+    map_block: Option<BlockSize>,
+    /// Which leg answers reads: local, least-pending, round-robin [default: local]
+    #[arg(long, value_name = "POLICY")]
+    read_policy: Option<ReadPolicy>,
+}
+
+/// The command line of `mirrord create`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CreateArgs {
+    /// Name of the new volume
+    name: Name,
+    /// Size of the volume
+    #[arg(long, value_parser = value::size, required_unless_present = "like", conflicts_with = "like")]
+    size: Option<u64>,
+    /// As large as this device
+    #[arg(long, value_name = "DEVICE", value_parser = value::device)]
+    like: Option<LegDevice>,
+    /// Check everything, print what would be made, change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    volume: VolumeArgs,
+}
+
+/// The command line of `mirrord serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Name of the volume
+    name: Name,
+    /// Read [volume.NAME] of this file; flags are stronger
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A throw-away mirror of the legs that are given: nothing is stored
+    #[arg(long)]
+    ephemeral: bool,
+    #[command(flatten)]
+    volume: VolumeArgs,
+}
+
+impl VolumeArgs {
+    fn settings(&self) -> Settings {
+        Settings {
+            listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
+            unix: self.unix.clone(),
+            insecure: self.insecure.then_some(true),
+            min_legs: self.min_legs,
+            map_block: self.map_block,
+            map_durability: None,
+            read_policy: self.read_policy,
+            legs: self.legs.clone(),
+        }
+    }
+
+    fn trust(&self, config: &VolumeConfig) -> Result<Trust> {
+        Trust::from_flags(self.from.clone(), self.known_equal, self.known_zero, config)
+    }
+
+    const fn says_trust(&self) -> bool {
+        self.from.is_some() || self.known_equal || self.known_zero
+    }
+}
+
+impl CreateArgs {
+    fn options(&self, state_dir: StateDir) -> Result<CreateOptions> {
+        let config = merge(self.volume.settings(), None, None)?;
+        let trust = self.volume.trust(&config)?;
+        Ok(CreateOptions {
+            state_dir,
+            name: self.name.clone(),
+            size: self.size,
+            like: self.like.clone(),
+            config,
+            trust,
+            dry_run: self.dry_run,
+        })
+    }
+}
+
+impl ServeArgs {
+    fn options(&self, state_dir: StateDir) -> Result<ServeOptions> {
+        let dir = state_dir.volume(&self.name);
+        let file = self.config.as_deref().map(|path| load_volume(path, &self.name)).transpose()?;
+        let stored = if self.ephemeral {
+            if dir.config().exists() {
+                let text =
+                    format!("{}: serving a throw-away mirror: a volume of this name is stored", self.name);
+                return Err(Error::new(Class::Refused, text).hint(format!("mirrord serve {}", self.name)));
+            }
+            None
+        } else {
+            if self.volume.says_trust() {
+                return Err(Error::new(
+                    Class::Usage,
+                    "--from, --known-equal and --known-zero are for create, and for serve --ephemeral",
+                ));
+            }
+            dir.must_exist()?;
+            Some(load_stored(&dir.config(), &self.name)?)
+        };
+        let config = merge(self.volume.settings(), file, stored)?;
+        let ephemeral = if self.ephemeral { Some(self.volume.trust(&config)?) } else { None };
+        Ok(ServeOptions { state_dir, name: self.name.clone(), config, ephemeral })
+    }
+}
+
+/// `mirrord create`
+pub fn create(args: &CreateArgs, quiet: bool) -> anyhow::Result<()> {
+    let report = volume::create(&args.options(StateDir::from_environment()?)?)?;
+    if args.json {
+        output::print_json(&report)?;
+    } else if args.dry_run {
+        output::print(&plan(&report))?;
+    } else if !quiet {
+        output::tell(&plan(&report));
+    }
+    Ok(())
+}
+
+/// What was made, or would be, for a person.
+fn plan(report: &CreateReport) -> String {
+    let would = if report.dry_run { "would be made" } else { "made" };
+    let (size, block) = (show_size(report.size), show_size(report.block));
+    let mut lines = vec![format!("{}: {would}: {size}, map block {block}", report.name)];
+    for leg in &report.legs {
+        let copied = match leg.disk_state {
+            DiskState::UpToDate => String::new(),
+            _ => format!(", {} to copy", show_size(leg.dirty)),
+        };
+        let flush = if leg.flush_unsafe { ", never counts for durability (flush=unsafe)" } else { "" };
+        lines.push(format!("  {}: {}: {}{copied}{flush}", leg.name, leg.device, leg.disk_state));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// `mirrord serve`: until SIGTERM or SIGINT.
+pub fn serve(args: &ServeArgs, quiet: bool) -> anyhow::Result<()> {
+    let options = args.options(StateDir::from_environment()?)?;
+    let tell = |text: &str| {
+        if !quiet {
+            output::tell(&format!("mirrord: {}: {}\n", options.name, output::one_line(text)));
+        }
+    };
+    volume::serve(&options, &mut |notice| match notice {
+        // Nobody reading the URIs is no reason to stop serving.
+        ServeNotice::Ready { uris } => {
+            let _ = output::print(&(uris.join("\n") + "\n"));
+        }
+        ServeNotice::Note(text) => tell(&text),
+        ServeNotice::Stopping => tell("stopping: requests drain, legs are flushed"),
+    })?;
+    Ok(())
+}
