@@ -130,8 +130,7 @@ impl Input {
         let Some(filling) = &mut self.filling else { return Ok(0) };
         let len = filling.request.length as usize;
         let Some(bytes) = Chunk::alone(&mut filling.chunk) else { return Ok(0) };
-        let mut pieces =
-            [IoSliceMut::new(&mut bytes[filling.filled..len]), IoSliceMut::new(&mut self.head)];
+        let mut pieces = [IoSliceMut::new(&mut bytes[filling.filled..len]), IoSliceMut::new(&mut self.head)];
         let n = readv(fd, &mut pieces)?;
         let of_payload = n.min(len - filling.filled);
         filling.filled += of_payload;

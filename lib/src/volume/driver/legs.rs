@@ -140,7 +140,8 @@ impl Driver<'_> {
                 local.opening = true;
                 local.close();
                 let path = local.path().to_owned();
-                self.workers.submit(move || Completion::Opened { leg, device: FileDevice::open(&path, true) });
+                self.workers
+                    .submit(move || Completion::Opened { leg, device: FileDevice::open(&path, true) });
             }
             LegIo::Remote(remote) => {
                 slot.connect_at = None;
@@ -173,7 +174,8 @@ impl Driver<'_> {
     fn await_connection(&mut self, leg: LegIx) {
         let LegIo::Remote(remote) = &self.legs[leg].io else { return };
         let Some(fd) = remote.fd() else { return };
-        let (data, flags) = (EventData::new_u64(LEG + leg as u64), EventFlags::IN | EventFlags::OUT | EventFlags::ET);
+        let (data, flags) =
+            (EventData::new_u64(LEG + leg as u64), EventFlags::IN | EventFlags::OUT | EventFlags::ET);
         if let Err(e) = epoll::add(&self.epoll, fd, data, flags) {
             self.unreachable(leg, &super::broken("waiting for a leg", e));
         }
@@ -202,11 +204,8 @@ impl Driver<'_> {
             if device.size() >= size {
                 return Ok(device);
             }
-            let text = format!(
-                "{}: it has {} bytes, the volume has {size}",
-                device.path().display(),
-                device.size()
-            );
+            let text =
+                format!("{}: it has {} bytes, the volume has {size}", device.path().display(), device.size());
             Err(Error::new(Class::Refused, text))
         });
         match fits {
@@ -362,7 +361,14 @@ impl Driver<'_> {
     }
 
     /// Has work on a local leg done by a worker.
-    pub(super) fn hand_over(&mut self, leg: LegIx, session: u32, io: IoId, range: crate::base::ByteRange, work: Work) {
+    pub(super) fn hand_over(
+        &mut self,
+        leg: LegIx,
+        session: u32,
+        io: IoId,
+        range: crate::base::ByteRange,
+        work: Work,
+    ) {
         let Some(Slot { io: LegIo::Local(local), .. }) = self.legs.get_mut(leg) else { return };
         let Some(device) = local.device().map(Arc::clone) else { return };
         local.outstanding += 1;

@@ -259,8 +259,7 @@ impl Link {
 
     fn ask(&mut self, command: Command, flags: CommandFlags, range: ByteRange) {
         let cookie = self.first_cookie + self.asked.len() as u64;
-        let request =
-            Request { flags, command, cookie, offset: range.offset, length: range.len as u32 };
+        let request = Request { flags, command, cookie, offset: range.offset, length: range.len as u32 };
         self.out.head(|out| out.extend_from_slice(&request.encode()));
     }
 

@@ -99,7 +99,12 @@ impl LocalLeg {
     }
 
     /// Tries to do the work here and now; gives it back if it would wait.
-    pub(super) fn try_now(&mut self, work: Work, range: ByteRange, now: &mut Instant) -> Result<Worked, Work> {
+    pub(super) fn try_now(
+        &mut self,
+        work: Work,
+        range: ByteRange,
+        now: &mut Instant,
+    ) -> Result<Worked, Work> {
         let Some(device) = &self.device else { return Ok(Worked::plain(Err(Errno::NODEV.into()))) };
         if matches!(work, Work::Flush | Work::Extents) {
             return Err(work);

@@ -270,7 +270,8 @@ impl<'a> Driver<'a> {
 
     fn wait(&self, ready: &mut Vec<epoll::Event>) -> Result<()> {
         let now_ms = self.now_ms();
-        let next = self.legs.iter().filter_map(|leg| leg.connect_at).map(|at| at.saturating_sub(now_ms)).min();
+        let next =
+            self.legs.iter().filter_map(|leg| leg.connect_at).map(|at| at.saturating_sub(now_ms)).min();
         let wait_ms = next.unwrap_or(TICK_MS).clamp(1, TICK_MS);
         let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms.cast_signed() * 1_000_000 };
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {

@@ -196,10 +196,7 @@ impl Opening {
                 Err(e) => return Err(failed("negotiating", e)),
             };
             if n == 0 {
-                return Err(Error::new(
-                    Class::Connect,
-                    "server: negotiating: it closed the connection",
-                ));
+                return Err(Error::new(Class::Connect, "server: negotiating: it closed the connection"));
             }
             let (taken, progress) = self.machine.feed(&piece[..n], &mut self.unsent)?;
             if let ClientProgress::Ready(info) = progress {

@@ -66,8 +66,7 @@ impl<T: Send + 'static> Results<T> {
     /// A group of at most `most` threads that report here.
     pub(super) fn workers(&self, name: &'static str, most: usize) -> Workers<T> {
         let state = State { jobs: VecDeque::new(), threads: 0, idle: 0, closed: false };
-        let queue =
-            Queue { state: Mutex::new(state), more: Condvar::new(), done: Arc::clone(&self.done) };
+        let queue = Queue { state: Mutex::new(state), more: Condvar::new(), done: Arc::clone(&self.done) };
         Workers { queue: Arc::new(queue), name, most }
     }
 }
