@@ -21,6 +21,8 @@ mod resync;
 mod rules;
 mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trouble;
 mod write;
 
