@@ -1,4 +1,6 @@
-//! Both halves against each other, and the blocking client against real servers.
+//! Both halves against each other, and the blocking client against servers that misbehave.
+
+mod peers;
 
 use super::client::{
     Blocking, ClientHandshake, ClientOptions, ClientProgress, Reply, ReplyParser, ServerInfo,
@@ -7,12 +9,11 @@ use super::server::tests::Shelf;
 use super::server::{Handshake, Progress, Session, reply};
 use super::uri::NbdUri;
 use super::wire::{Errno, TransmissionFlags};
-use crate::base::{Address, Class, limits};
+use crate::base::{Address, Class};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
 
 fn options(export: &str, structured: bool) -> ClientOptions {
     let contexts = ["base:allocation", "x-mirror:dirty/far", "no:such"].map(str::to_owned).to_vec();
@@ -108,108 +109,8 @@ fn unix(path: &Path, export: &str) -> NbdUri {
     NbdUri { address: Address::Unix(path.to_owned()), export: export.to_owned(), tls: false }
 }
 
-/// A server process that ends with the test.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts a server and waits for its socket; `None`, loudly, if it is not installed.
-fn serve(program: &str, arguments: &[&str], socket: &Path) -> Option<Served> {
-    let started = Command::new(program).args(arguments).stdin(Stdio::null()).spawn();
-    let mut served = match started {
-        Ok(child) => Served(child),
-        Err(error) => {
-            eprintln!("SKIPPED: {program}: {error}");
-            return None;
-        }
-    };
-    let until = Instant::now() + PATIENCE;
-    while std::os::unix::net::UnixStream::connect(socket).is_err() {
-        let ended = served.0.try_wait().expect("wait");
-        assert!(ended.is_none() && Instant::now() < until, "{program} did not come up: {ended:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Some(served)
-}
-
-fn socket_in(dir: &tempfile::TempDir) -> (PathBuf, String) {
-    let path = dir.path().join("s");
-    let text = path.to_str().expect("a path").to_owned();
-    (path, text)
-}
-
-/// Writes, reads back, zeroes and asks, over more than one request each way.
-fn exercise(mut client: Blocking) {
-    let size = client.info().size as usize;
-    let pattern: Vec<u8> = (0..size - 1000).map(|i| (i % 251) as u8).collect();
-    client.write(1000, &pattern, false).expect("write");
-    client.zeroes(2000, 3000, true, false).expect("zeroes");
-    client.flush().expect("flush");
-    let mut back = vec![0xff; size];
-    client.read(0, &mut back).expect("read");
-    let mut expected = [vec![0; 1000], pattern].concat();
-    expected[2000..5000].fill(0);
-    assert!(back == expected, "what was read is not what was written");
-    if client.info().contexts.is_empty() {
-        assert_eq!(client.block_status("base:allocation", 0, 4096).expect_err("none").class, Class::Refused);
-    } else {
-        let extents = client.block_status("base:allocation", 0, 1 << 20).expect("extents");
-        assert!(!extents.is_empty() && extents.iter().map(|e| u64::from(e.0)).sum::<u64>() <= 1 << 20);
-    }
-    assert!(client.read(size as u64, &mut [0]).is_err());
-    client.disconnect().expect("disconnect");
-}
-
-#[test]
-fn the_blocking_client_gets_on_with_nbdkit() {
-    for (extra, structured) in
-        [(&[][..], true), (&["--no-sr"][..], true), (&["--mask-handshake=0"], true), (&[], false)]
-    {
-        let dir = tempfile::tempdir().expect("directory");
-        let (path, socket) = socket_in(&dir);
-        let arguments = [&["-f", "-U", &socket][..], extra, &["memory", "66M"]].concat();
-        let Some(_server) = serve("nbdkit", &arguments, &path) else { return };
-        let client = Blocking::connect(&unix(&path, ""), options("", structured), PATIENCE).expect("connect");
-        exercise(client);
-    }
-}
-
-#[test]
-fn the_blocking_client_gets_on_with_an_oldstyle_nbdkit() {
-    let dir = tempfile::tempdir().expect("directory");
-    let (path, socket) = socket_in(&dir);
-    let Some(_server) = serve("nbdkit", &["-f", "-o", "-U", &socket, "memory", "33M"], &path) else { return };
-    let mut client = Blocking::connect(&unix(&path, ""), options("", true), PATIENCE).expect("connect");
-    // nbdkit 1.32 offers FLUSH, FUA, TRIM and WRITE_ZEROES to an oldstyle client and then refuses them (libnbd
-    // sees the same): only reads and writes are tried.
-    client.write(1000, &[7; 5000], false).expect("write");
-    let mut back = [0; 7000];
-    client.read(0, &mut back).expect("read");
-    assert!(back[..1000] == [0; 1000] && back[1000..6000] == [7; 5000] && back[6000..] == [0; 1000]);
-    client.disconnect().expect("disconnect");
-}
-
-#[test]
-fn the_blocking_client_gets_on_with_qemu_nbd() {
-    let dir = tempfile::tempdir().expect("directory");
-    let (path, socket) = socket_in(&dir);
-    let image = dir.path().join("image");
-    std::fs::File::create(&image).and_then(|f| f.set_len(33 << 20)).expect("image");
-    let image = image.to_str().expect("a path");
-    let arguments = ["-f", "raw", "-k", &socket, "-x", "vol", "-t", "-e", "4", image];
-    let Some(_server) = serve("qemu-nbd", &arguments, &path) else { return };
-    let error = Blocking::connect(&unix(&path, "no"), options("no", true), PATIENCE).expect_err("unknown");
-    assert_eq!(error.class, Class::Connect);
-    exercise(Blocking::connect(&unix(&path, "vol"), options("vol", true), PATIENCE).expect("connect"));
-}
-
 /// A server of one connection that does what the test says after a good handshake.
-fn scripted(path: &Path, then: impl FnOnce(std::os::unix::net::UnixStream) + Send + 'static) {
+fn scripted(path: &Path, then: impl FnOnce(UnixStream) + Send + 'static) {
     let listener = UnixListener::bind(path).expect("bind");
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
@@ -272,5 +173,4 @@ fn a_listener_that_says_nothing_times_out() {
     let nowhere = unix(&dir.path().join("nobody"), "v");
     let error = Blocking::connect(&nowhere, options("v", true), PATIENCE).expect_err("nobody");
     assert_eq!(error.class, Class::Connect);
-    assert_eq!(limits::NBD_HANDSHAKE_MS, 10_000);
 }

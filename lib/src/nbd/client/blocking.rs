@@ -1,32 +1,17 @@
-//! A client for command lines: one request at a time, every wait bounded. The only file of this room that
+//! A client for command lines: one request at a time, every wait bounded. The only part of this room that
 //! does I/O.
+
+mod stream;
 
 use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents};
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use super::replies::{Reply, ReplyParser};
 use super::violation;
-use crate::base::{Address, ByteRange, Class, Error, Result};
+use crate::base::{ByteRange, Class, Error, Result};
 use crate::nbd::uri::NbdUri;
-use crate::nbd::wire::{Command, CommandFlags, Errno, Request, TransmissionFlags, option, put_option};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// Bytes received at once besides payload.
-const CHUNK: usize = 16 << 10;
-
-/// Pause before a Unix socket whose backlog is full is tried again.
-const RETRY: Duration = Duration::from_millis(20);
-
-#[derive(Debug)]
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+use crate::nbd::wire::{Command, CommandFlags, Errno, Request, TransmissionFlags};
+use std::time::Duration;
+use stream::Wire;
 
 /// An open export. After a time-out or a violation of the protocol every further call fails: a late reply must
 /// never be taken for that of a newer request (`nbd.md` case C22).
@@ -39,16 +24,6 @@ pub struct Blocking {
     broken: bool,
 }
 
-/// A stream, its name for messages, what was received and not yet used, and until when to wait.
-#[derive(Debug)]
-struct Wire {
-    stream: Stream,
-    name: String,
-    received: Vec<u8>,
-    timeout: Duration,
-    until: Instant,
-}
-
 impl Blocking {
     /// Connects and opens the export. `deadline` bounds connecting and handshake together (not the resolving of
     /// a name, for which the system has its own limit), and later each request of its own. Errors: `Connect`,
@@ -57,9 +32,7 @@ impl Blocking {
         if uri.tls {
             return Err(Error::new(Class::Connect, format!("{uri}: TLS is not supported by this version")));
         }
-        let until = Instant::now() + deadline;
-        let stream = open(&uri.address, until)?;
-        let mut wire = Wire { stream, name: uri.to_string(), received: Vec::new(), timeout: deadline, until };
+        let mut wire = Wire::open(&uri.address, uri.to_string(), deadline)?;
         let info = negotiate(&mut wire, options)?;
         let parser = ReplyParser::new(info.structured);
         Ok(Self { wire, info, parser, cookie: 0, broken: false })
@@ -136,9 +109,6 @@ impl Blocking {
 
     /// Says goodbye; nothing is in flight, so nothing is lost. Does not flush.
     pub fn disconnect(mut self) -> Result<()> {
-        if self.broken {
-            return Err(self.error(Class::Io, "disconnecting", "the connection has failed before"));
-        }
         self.request("disconnecting", Command::Disc, CommandFlags::NONE, 0, 0, &[])
     }
 
@@ -204,10 +174,12 @@ impl Blocking {
         }
         self.cookie += 1;
         let header = Request { flags, command, cookie: self.cookie, offset, length }.encode();
-        self.wire.until = Instant::now() + self.wire.timeout;
+        self.wire.begin();
         let sent = self.wire.send(&header).and_then(|()| self.wire.send(payload));
-        self.broken |= sent.is_err();
-        sent
+        sent.map_err(|error| {
+            self.broken = true;
+            self.error(error.class, doing, error.message)
+        })
     }
 
     /// Turns the outcome of a request into a result that names it; remembers a broken connection.
@@ -314,54 +286,6 @@ impl Blocking {
     }
 }
 
-/// Opens a stream, trying the addresses of a name in turn.
-fn open(address: &Address, until: Instant) -> Result<Stream> {
-    let failed = |why: std::io::Error| {
-        let class = if timed_out(&why) { Class::Timeout } else { Class::Connect };
-        Error::os(class, address, "connecting", why)
-    };
-    match address {
-        Address::Unix(path) => open_unix(path, until).map(Stream::Unix).map_err(failed),
-        Address::Tcp { host, port } => {
-            let found = (host.as_str(), *port).to_socket_addrs();
-            let found =
-                found.map_err(|e| Error::os(Class::Connect, address, "resolving the host's name", e))?;
-            let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-            for candidate in found {
-                let left = left(until).map_err(failed)?;
-                match TcpStream::connect_timeout(&candidate, left) {
-                    Ok(stream) => {
-                        stream.set_nodelay(true).map_err(failed)?;
-                        return Ok(Stream::Tcp(stream));
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            Err(failed(last))
-        }
-    }
-}
-
-/// A Unix socket never waits in connecting, so a full backlog is waited for here.
-fn open_unix(path: &Path, until: Instant) -> std::io::Result<UnixStream> {
-    let address = match Address::abstract_name(path) {
-        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
-        None => SocketAddrUnix::new(path.as_os_str().as_bytes())?,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    loop {
-        match rustix::net::connect(&fd, &address) {
-            Ok(()) => break,
-            Err(rustix::io::Errno::AGAIN) => std::thread::sleep(RETRY.min(left(until)?)),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let stream = UnixStream::from(fd);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
-}
-
 fn negotiate(wire: &mut Wire, options: ClientOptions) -> Result<ServerInfo> {
     let mut shake = ClientHandshake::new(options);
     let mut out = Vec::new();
@@ -375,10 +299,6 @@ fn negotiate(wire: &mut Wire, options: ClientOptions) -> Result<ServerInfo> {
         wire.received.drain(..consumed);
         match progress {
             ClientProgress::More => sent.map_err(|e| connect_class(&wire.name, e))?,
-            ClientProgress::Ready(info) if info.min_block > info.max_payload => {
-                put_option(&mut out, option::ABORT, &[]);
-                return Err(Error::new(Class::Connect, format!("{}: impossible block sizes", wire.name)));
-            }
             ClientProgress::Ready(info) => return Ok(info),
         }
     }
@@ -391,101 +311,4 @@ fn connect_class(name: &str, mut error: Error) -> Error {
     }
     error.message = format!("{name}: {}", error.message);
     error
-}
-
-fn timed_out(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock)
-}
-
-fn left(until: Instant) -> std::io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-impl Wire {
-    fn failed(&self, doing: &str, error: &std::io::Error) -> Error {
-        if timed_out(error) {
-            let seconds = self.timeout.as_secs_f64();
-            return Error::new(Class::Timeout, format!("{doing}: no answer within {seconds} s"));
-        }
-        Error::new(Class::Io, format!("{doing}: {}", crate::base::error::plain(error)))
-    }
-
-    fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            match self.stream.write_some(bytes, self.until) {
-                Ok(0) => return Err(self.failed("sending", &std::io::ErrorKind::WriteZero.into())),
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("sending", &error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Receives at least one byte, up to [`CHUNK`].
-    fn receive(&mut self) -> Result<()> {
-        let before = self.received.len();
-        self.received.resize(before + CHUNK, 0);
-        let mut buffer = std::mem::take(&mut self.received);
-        let got = self.some(&mut buffer[before..]);
-        buffer.truncate(before + got.as_ref().map_or(0, |got| *got));
-        self.received = buffer;
-        got.map(|_| ())
-    }
-
-    /// Receives exactly the length of `buf`: first what is here already.
-    fn receive_into(&mut self, buf: &mut [u8]) -> Result<()> {
-        let here = self.received.len().min(buf.len());
-        buf[..here].copy_from_slice(&self.received[..here]);
-        self.received.drain(..here);
-        let mut filled = here;
-        while filled < buf.len() {
-            filled += self.some(&mut buf[filled..])?;
-        }
-        Ok(())
-    }
-
-    fn some(&mut self, buf: &mut [u8]) -> Result<usize> {
-        loop {
-            match self.stream.read_some(buf, self.until) {
-                Ok(0) => {
-                    return Err(Error::new(Class::Io, "receiving: the server closed the connection"));
-                }
-                Ok(got) => return Ok(got),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("receiving", &error)),
-            }
-        }
-    }
-}
-
-impl Stream {
-    fn read_some(&mut self, buf: &mut [u8], until: Instant) -> std::io::Result<usize> {
-        let left = Some(left(until)?);
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(left)?;
-                stream.read(buf)
-            }
-            Self::Unix(stream) => {
-                stream.set_read_timeout(left)?;
-                stream.read(buf)
-            }
-        }
-    }
-
-    fn write_some(&mut self, buf: &[u8], until: Instant) -> std::io::Result<usize> {
-        let left = Some(left(until)?);
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_write_timeout(left)?;
-                stream.write(buf)
-            }
-            Self::Unix(stream) => {
-                stream.set_write_timeout(left)?;
-                stream.write(buf)
-            }
-        }
-    }
 }
