@@ -325,7 +325,11 @@ impl Core {
 
     /// Time passes.
     pub(super) fn tick(&mut self, now_ms: u64) {
-        self.now_ms = now_ms.max(self.now_ms);
+        // The clock comes with every batch; what time alone brings about is looked for once a millisecond.
+        if now_ms <= self.now_ms {
+            return;
+        }
+        self.now_ms = now_ms;
         if let Stage::Starting { .. } = self.stage {
             self.begin();
         }
