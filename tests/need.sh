@@ -12,8 +12,8 @@ package_of() {
         gcc) echo gcc libc6-dev ;;
         pkg-config) echo pkg-config ;;
         nbdkit) echo nbdkit ;;
-        nbdinfo | nbdcopy | nbdsh | nbdfuse) echo libnbd-bin ;;
-        python3-libnbd) echo python3-libnbd ;;
+        nbdinfo | nbdcopy | nbdfuse) echo libnbd-bin ;;
+        nbdsh | python3-libnbd) echo python3-libnbd ;;
         qemu-img | qemu-io | qemu-nbd) echo qemu-utils ;;
         # In newer releases it comes with qemu-utils, which is installed first.
         qemu-storage-daemon) echo qemu-system-common ;;
