@@ -149,7 +149,7 @@ fn a_state_directory_that_is_too_deep_for_sockets_says_both_lengths() {
 #[test]
 fn a_state_directory_that_cannot_be_read_is_an_error_of_its_own() {
     let dir = Dir::new();
-    std::fs::set_permissions(dir.state(), std::fs::Permissions::from_mode(0)).expect("chmod");
+    std::fs::set_permissions(dir.state(), std::fs::Permissions::from_mode(0o000)).expect("chmod");
     if std::fs::read_dir(dir.state()).is_ok() {
         return; // root reads everything
     }
