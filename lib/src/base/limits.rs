@@ -26,16 +26,39 @@ pub const NBD_STRING: usize = 4096;
 pub const NBD_OPTION_LEN: u32 = 64 << 10;
 /// Most options in one handshake: `nbdinfo --list` on a hundred exports sends a few hundred.
 pub const NBD_OPTIONS: u32 = 4096;
+/// Most option data of one handshake that is read only to be thrown away, all options together; past it the
+/// connection is closed. What qemu takes for one option.
+pub const NBD_OPTION_DRAIN: u64 = 32 << 20;
+/// Most unsent bytes of handshake replies before another option closes the connection: a client waits for the
+/// reply to one option before it sends the next, so only one that never reads comes here.
+pub const NBD_OPTION_OUT: usize = 1 << 20;
 /// Longest handshake in milliseconds, either side.
 pub const NBD_HANDSHAKE_MS: u64 = 10_000;
 /// Most replies of one kind that our client takes during the handshake from one option.
 pub const NBD_REPLIES: u32 = 4096;
 /// Most metadata contexts of one connection: base:allocation and one for each leg.
 pub const NBD_CONTEXTS: usize = LEGS + 1;
-/// Most queries in one `LIST_META_CONTEXT` or `SET_META_CONTEXT` option.
+/// Most queries in one `LIST` or `SET_META_CONTEXT` option.
 pub const NBD_QUERIES: u32 = 128;
 /// Most extents in one reply to `BLOCK_STATUS`.
 pub const NBD_EXTENTS: usize = 4096;
+
+/// Most extents our client takes in one reply to `BLOCK_STATUS`: the specification's advice to servers, and what
+/// nbdkit may send.
+pub const NBD_EXTENTS_IN: usize = 1 << 20;
+/// Most data of one error chunk: a string, its error and its offset, and room for types not yet invented.
+pub const NBD_ERROR_CHUNK: u32 = 8 << 10;
+/// Most separate pieces of one structured read that our client keeps track of: chunks in ascending order melt
+/// into one, so only a server that scatters them comes here.
+pub const NBD_FRAGMENTS: usize = 1024;
+
+/// Connections that wait to be accepted, of one listener.
+pub const BACKLOG: i32 = 128;
+/// Seconds without traffic before TCP asks whether the other side still lives, seconds between its questions,
+/// and unanswered questions before it is dead: half a minute, within a cron job's patience.
+pub const KEEPALIVE: (u64, u64, u32) = (15, 5, 3);
+/// Longest wait, in milliseconds, for another process that is just opening a listener in the same directory.
+pub const LISTEN_WAIT_MS: u64 = 2_000;
 
 /// Most client connections of one volume.
 pub const CLIENTS: usize = 256;
@@ -82,6 +105,18 @@ pub const CONTROL_LINE: usize = 1 << 20;
 pub const CONTROL_CLIENTS: usize = 64;
 /// Events kept for `mirrord events`.
 pub const EVENTS: usize = 1024;
+/// A flush may take so many times as long as any other request: it waits for a whole cache.
+pub const FLUSH_PATIENCE: u64 = 8;
+/// Pause after a copy that failed, in milliseconds.
+pub const COPY_PAUSE_MS: u64 = 1_000;
+/// A resync yields to clients that asked within the last so many milliseconds.
+pub const YIELD_MS: u64 = 100;
+/// Copies in flight for one leg while it yields.
+pub const COPIES_YIELDING: usize = 2;
+/// Pause before a state that could not be made durable is tried again, in milliseconds.
+pub const PERSIST_RETRY_MS: u64 = 1_000;
+/// Longest clean stop, in milliseconds; what is not flushed by then stays marked.
+pub const STOP_MS: u64 = 60_000;
 
 /// Longest path of a Unix socket in bytes: `sun_path` has 108 with its final zero (unix(7)).
 pub const UNIX_PATH: usize = 107;
@@ -95,5 +130,5 @@ pub const LISTENERS: usize = 16;
 pub const CONTROL_REPLY_MS: u64 = 60_000;
 /// Longest `timeout=` of a leg, in milliseconds: a day.
 pub const LEG_TIMEOUT_MAX_MS: u64 = 86_400_000;
-/// Most `retries=` of a leg.
-pub const LEG_RETRIES_MAX: u32 = 1_000_000;
+/// Most `retries=` of a leg: attempts of one request are counted in a byte.
+pub const LEG_RETRIES_MAX: u32 = 100;

@@ -1,14 +1,42 @@
 //! The volume core: a deterministic state machine. See [`Core`].
+//!
+//! It takes events in batches and returns actions; it does no I/O, holds no clock, spawns no thread, moves no
+//! payload. The order of the actions is the order of durability: this room *is* the rules of design.md sections
+//! 3 and 4, each named in [`Rule`].
+//!
+//! How a write goes: it enters the one set of ranges in flight (`op`), waits for earlier requests on its range,
+//! marks every leg (`write`), is issued to all legs that take writes, and is answered when all of them have
+//! acknowledged and the state they stand for is durable (`persist`). Reads share ranges, writes have them alone:
+//! a read never runs beside a write of the same bytes, so that it can neither alternate nor be overtaken. This is
+//! stricter than "one fixed leg" and costs only requests that overlap.
 
 pub mod api;
+mod command;
+mod flush;
+mod leg;
+mod op;
+mod persist;
+mod read;
+mod resync;
 mod rules;
+mod start;
+mod status;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod write;
 
-use crate::base::BlockSize;
+use crate::base::{BlockSize, ByteRange};
 use crate::map::BlockSet;
 pub use api::{
     Action, Answer, Ask, Caps, Command, Event, Fault, IoId, LegIx, LegRecord, Note, Source, TICK_MS, Token,
 };
+use flush::FlushOp;
+use leg::Leg;
+use op::Ops;
 pub use rules::{Rule, Rules};
+use start::Stage;
+use std::collections::VecDeque;
 
 /// Which legs reads prefer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -161,37 +189,202 @@ pub struct Status {
 
 /// The deterministic state machine of one volume.
 #[derive(Debug)]
-pub struct Core {}
+pub struct Core {
+    config: Config,
+    rules: Rules,
+    legs: Vec<Leg>,
+    ops: Ops,
+    flushes: Vec<Option<FlushOp>>,
+    now_ms: u64,
+    stage: Stage,
+    /// Requests that came before the volume served.
+    front: VecDeque<(Token, Ask, ByteRange)>,
+    /// Slots whose last blocker ended.
+    ready: Vec<u16>,
+    /// Slots (with serial) whose answer waits for a durable state.
+    gated: Vec<(u16, u32)>,
+    persist: persist::Persist,
+    /// When a client last asked: resync yields.
+    client_ms: u64,
+    turn: usize,
+    serial: u32,
+    suspended: bool,
+    out: Vec<Action>,
+}
 
 impl Core {
     /// A core that has not begun: the first step (with a tick) asks for the connections.
-    pub fn new(_config: Config, _start: Vec<LegStart>) -> Self {
-        Self {}
-    }
-
-    /// Takes events, appends actions.
-    pub fn step(&mut self, _events: &[Event], _out: &mut Vec<Action>) {}
-
-    /// Figures for people and metrics.
-    pub fn status(&self) -> Status {
-        Status {
-            legs: Vec::new(),
-            serving: false,
+    pub fn new(config: Config, start: Vec<LegStart>) -> Self {
+        let rules = config.rules;
+        let legs = start
+            .iter()
+            .zip(&config.legs)
+            .map(|(found, leg)| Leg::new(*leg, found.record, found.marks.clone()))
+            .collect();
+        Self {
+            rules,
+            legs,
+            ops: Ops::default(),
+            flushes: Vec::new(),
+            now_ms: 0,
+            stage: Stage::new(start),
+            front: VecDeque::new(),
+            ready: Vec::new(),
+            gated: Vec::new(),
+            persist: persist::Persist::default(),
+            client_ms: 0,
+            turn: 0,
+            serial: 0,
             suspended: false,
-            in_flight: 0,
-            flush_error_owed: false,
-            state_durable: true,
+            out: Vec::new(),
+            config,
         }
     }
 
-    /// What a leg misses inside a range, as runs of (bytes, missing), at most `max` of them; the first begins at
-    /// the range's start. For the metadata context `x-mirror:dirty/LEG`.
-    pub fn dirty_extents(
-        &self,
-        _leg: LegIx,
-        _range: crate::base::ByteRange,
-        _max: usize,
-    ) -> Vec<(u64, bool)> {
-        Vec::new()
+    /// Takes events, appends actions.
+    pub fn step(&mut self, events: &[Event], out: &mut Vec<Action>) {
+        std::mem::swap(&mut self.out, out);
+        for event in events {
+            self.take(event);
+            self.run_ready();
+        }
+        std::mem::swap(&mut self.out, out);
+    }
+
+    fn take(&mut self, event: &Event) {
+        match *event {
+            Event::Tick { now_ms } => self.tick(now_ms),
+            Event::Client { token, ask, range } => self.client(token, ask, range),
+            Event::Done { leg, session, io, result } => self.done(leg, session, io, result),
+            Event::Up { leg, session, caps } => self.up(leg, session, caps),
+            Event::Down { leg, session } => {
+                if self.legs.get(leg).is_some_and(|l| l.session == Some(session)) {
+                    self.lose(leg);
+                }
+            }
+            Event::Unreachable { leg } => self.unreachable(leg),
+            Event::Persisted { seq, ok } => self.persisted(seq, ok),
+            Event::Command { id, command } => self.command(id, command),
+        }
+    }
+
+    fn client(&mut self, token: Token, ask: Ask, range: ByteRange) {
+        self.client_ms = self.now_ms;
+        match self.stage {
+            Stage::Serving if self.front.is_empty() && self.ops.has_room() => self.admit(token, ask, range),
+            Stage::Stopping { .. } | Stage::Stopped => self.reply(token, Answer::Failed(Fault::Shutdown)),
+            _ => self.front.push_back((token, ask, range)),
+        }
+    }
+
+    fn admit(&mut self, token: Token, ask: Ask, range: ByteRange) {
+        let kind = match ask {
+            Ask::Flush => return self.client_flush(token),
+            Ask::Read => op::Kind::Read { token },
+            Ask::Extents => op::Kind::Extents { token },
+            Ask::Write { fua } => op::Kind::Write { token, fua },
+            Ask::Zero { fua, no_hole, fast } => op::Kind::Zero { token, fua, no_hole, fast },
+        };
+        if range.is_empty() || range.end() > self.config.size {
+            return self.reply(token, Answer::Failed(Fault::Invalid));
+        }
+        self.enter(kind, range);
+    }
+
+    /// Enters a request into the set of ranges in flight; it is started when nothing earlier is in its way.
+    fn enter(&mut self, kind: op::Kind, range: ByteRange) {
+        let blocks = self.config.block.cover(&range);
+        let (rules, class) = (self.rules, kind.class());
+        let legs = &mut self.legs;
+        let (slot, ready) = self.ops.enter(kind, range, blocks.clone(), |earlier, met| {
+            write::meet(rules, legs, earlier, met, class, &blocks)
+        });
+        if ready {
+            self.ready.push(slot);
+        }
+    }
+
+    fn run_ready(&mut self) {
+        while let Some(slot) = self.ready.pop() {
+            self.start(slot);
+        }
+    }
+
+    fn start(&mut self, slot: u16) {
+        let Some(op) = self.ops.get(slot) else { return };
+        match op.kind {
+            op::Kind::Read { .. } | op::Kind::Extents { .. } => self.start_read(slot),
+            op::Kind::Write { .. } | op::Kind::Zero { .. } => self.start_write(slot),
+            op::Kind::Copy { .. } | op::Kind::Repair { .. } | op::Kind::Rewrite { .. } => {
+                self.start_internal(slot)
+            }
+        }
+    }
+
+    fn done(&mut self, leg: LegIx, session: u32, io: IoId, result: Result<(), Fault>) {
+        if self.legs.get(leg).is_none_or(|l| l.session != Some(session)) {
+            return;
+        }
+        if self.legs[leg].flush.as_ref().is_some_and(|run| run.io == io) {
+            self.legs[leg].in_flight = self.legs[leg].in_flight.saturating_sub(1);
+            return self.flush_done(leg, result);
+        }
+        let Some((slot, op)) = self.ops.resolve(leg, io) else { return self.stray(leg) };
+        op.pending &= !op::bit(leg);
+        let (phase, kind) = (op.phase, op.kind);
+        self.legs[leg].in_flight = self.legs[leg].in_flight.saturating_sub(1);
+        match (phase, kind) {
+            (op::Phase::Reading, op::Kind::Read { .. } | op::Kind::Extents { .. }) => {
+                self.read_done(slot, leg, io, result);
+            }
+            (op::Phase::Reading, _) => self.internal_read_done(slot, leg, io, result),
+            (_, op::Kind::Write { .. } | op::Kind::Zero { .. }) => self.write_done(slot, leg, result),
+            _ => self.internal_write_done(slot, leg, result),
+        }
+    }
+
+    /// Ends a request and wakes those that waited for it.
+    fn end(&mut self, slot: u16) {
+        if let Some(data) = self.ops.get_mut(slot).and_then(|op| op.data.take()) {
+            self.out.push(Action::Release { io: data });
+        }
+        self.ops.leave(slot, &mut self.ready);
+        if matches!(self.stage, Stage::Serving) {
+            while self.ops.has_room()
+                && let Some((token, ask, range)) = self.front.pop_front()
+            {
+                self.admit(token, ask, range);
+            }
+        }
+    }
+
+    fn reply(&mut self, token: Token, answer: Answer) {
+        self.out.push(Action::Reply { token, answer });
+    }
+
+    fn note(&mut self, leg: Option<LegIx>, note: Note) {
+        self.out.push(Action::Note { leg, note });
+    }
+
+    /// Appends `Mark` actions for blocks, joined into ranges.
+    fn marks(out: &mut Vec<Action>, leg: LegIx, block: u64) {
+        if let Some(Action::Mark { leg: last, blocks }) = out.last_mut()
+            && *last == leg
+            && blocks.end == block
+        {
+            blocks.end += 1;
+        } else {
+            out.push(Action::Mark { leg, blocks: block..block + 1 });
+        }
+    }
+
+    fn mark_missing(&mut self, leg: LegIx, blocks: std::ops::Range<u64>) {
+        let out = &mut self.out;
+        self.legs[leg].mark_missing(blocks, |block| Self::marks(out, leg, block));
+    }
+
+    fn mark_unflushed(&mut self, leg: LegIx, blocks: std::ops::Range<u64>) {
+        let out = &mut self.out;
+        self.legs[leg].mark_unflushed(blocks, self.now_ms, |block| Self::marks(out, leg, block));
     }
 }

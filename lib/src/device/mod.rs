@@ -1,0 +1,16 @@
+//! Floor 1: things with bytes. Files and block devices that hold a leg, the one way to replace a small file, the
+//! fields that every fixed header is built from, and the store that crash tests freeze.
+
+pub mod boot;
+pub mod durable;
+pub mod fault;
+pub mod fields;
+pub mod file;
+pub mod in_use;
+pub mod lock;
+
+pub use boot::boot_id;
+pub use fault::{FileSlots, FrozenStore, SlotStore};
+pub use fields::Features;
+pub use file::{Extent, FileDevice};
+pub use in_use::check_not_in_use;

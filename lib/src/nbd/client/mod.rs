@@ -1,0 +1,23 @@
+//! The client's half: the handshake, the replies, and a small blocking client for command lines.
+
+pub mod assembly;
+pub mod blocking;
+pub mod handshake;
+mod negotiate;
+pub mod replies;
+
+pub use assembly::{Assembly, PlainAssembly, ReadAssembly};
+pub use blocking::Blocking;
+pub use handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
+pub use replies::{Reply, ReplyParser};
+
+use crate::base::{Class, Error};
+
+/// The server broke the protocol: the connection must die. `object` is left to the caller, who knows the
+/// address.
+fn violation(what: impl std::fmt::Display) -> Error {
+    Error::new(Class::Io, format!("the server broke the NBD protocol: {what}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! Stream sockets for an event loop: nothing here waits, except the resolving of a host's name
+//! (`resolve`) and, briefly, another process that is opening the same Unix socket (`listen_unix`).
+//!
+//! Every descriptor is close-on-exec and non-blocking; TCP has no Nagle delay (the NBD specification asks for
+//! `TCP_NODELAY` on both sides) and keep-alive.
+
+mod dial;
+mod listen;
+
+pub use dial::{Endpoint, connect, finish, resolve};
+pub use listen::{Peer, accept, listen_tcp, listen_unix};
+
+use crate::base::limits;
+use rustix::net::sockopt;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Whether an address is reachable from this machine only. IPv4 inside IPv6 counts as IPv4.
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    let ip: IpAddr = address.ip().to_canonical();
+    ip.is_loopback()
+}
+
+/// What every TCP socket gets (`tcp(7)`).
+fn tune_tcp(fd: impl AsFd) -> rustix::io::Result<()> {
+    let (idle, interval, count) = limits::KEEPALIVE;
+    let fd = fd.as_fd();
+    sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, Duration::from_secs(idle))?;
+    sockopt::set_tcp_keepintvl(fd, Duration::from_secs(interval))?;
+    sockopt::set_tcp_keepcnt(fd, count)
+}
+
+#[cfg(test)]
+mod tests;

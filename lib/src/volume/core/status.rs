@@ -1,0 +1,78 @@
+//! Figures for people, metrics and metadata contexts.
+
+use super::start::Stage;
+use super::{Core, LegIx, LegStatus, ResyncStatus, Status};
+use crate::base::ByteRange;
+use crate::map::BlockSet;
+
+impl Core {
+    /// Bytes of a set; the last block may be short.
+    pub(super) fn set_bytes(&self, set: &BlockSet) -> u64 {
+        let bytes = set.count() << self.config.block.shift();
+        let last = self.config.block.count(self.config.size).saturating_sub(1);
+        let short = self.config.block.count(self.config.size) * self.config.block.bytes() - self.config.size;
+        if set.contains(last) { bytes - short } else { bytes }
+    }
+
+    /// Figures for people and metrics.
+    pub fn status(&self) -> Status {
+        let legs = self
+            .legs
+            .iter()
+            .map(|leg| LegStatus {
+                state: leg.state,
+                connected: leg.connected(),
+                connecting: leg.connecting,
+                in_flight: leg.in_flight,
+                missing_bytes: self.set_bytes(&leg.missing),
+                unflushed_bytes: self.set_bytes(&leg.unflushed),
+                held_bytes: self.held_bytes(&leg.held, &leg.missing),
+                rewrite_bytes: self.set_bytes(&leg.suspect),
+                resync: leg.sync.map(|sync| ResyncStatus {
+                    since_ms: sync.since_ms,
+                    total: sync.total_blocks << self.config.block.shift(),
+                    done: sync.total_blocks.saturating_sub(leg.missing.count()) << self.config.block.shift(),
+                }),
+                last_in_sync_ms: leg.last_in_sync_ms,
+                strays: leg.strays,
+                read_bytes: leg.read_bytes,
+                written_bytes: leg.written_bytes,
+                resync_bytes: leg.resync_bytes,
+            })
+            .collect();
+        Status {
+            legs,
+            serving: matches!(self.stage, Stage::Serving),
+            suspended: self.suspended,
+            in_flight: (self.ops.len() + self.flushes_waiting()) as u64,
+            flush_error_owed: self.legs.iter().any(|leg| leg.up_to_date() && leg.owes_error),
+            state_durable: self.persist.settled(),
+        }
+    }
+
+    fn held_bytes(&self, held: &[(std::ops::Range<u64>, u64)], missing: &BlockSet) -> u64 {
+        let covered: u64 = held.iter().map(|(blocks, _)| blocks.end - blocks.start).sum();
+        covered.min(missing.count()) << self.config.block.shift()
+    }
+
+    /// What a leg misses inside a range, as runs of (bytes, missing), at most `max` of them; the first begins at
+    /// the range's start. For the metadata context `x-mirror:dirty/LEG`.
+    pub fn dirty_extents(&self, leg: LegIx, range: ByteRange, max: usize) -> Vec<(u64, bool)> {
+        let mut runs: Vec<(u64, bool)> = Vec::new();
+        let Some(leg) = self.legs.get(leg) else { return runs };
+        let mut at = range.offset;
+        while at < range.end() && runs.len() < max {
+            let block = self.config.block.index(at);
+            let dirty = leg.missing.contains(block);
+            let next = if dirty {
+                leg.missing.next_run(block, u64::MAX).map_or(block + 1, |run| run.end)
+            } else {
+                leg.missing.next_set(block).unwrap_or(u64::MAX >> self.config.block.shift())
+            };
+            let end = (next << self.config.block.shift()).min(range.end());
+            runs.push((end - at, dirty));
+            at = end;
+        }
+        runs
+    }
+}
