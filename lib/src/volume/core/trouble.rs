@@ -59,7 +59,7 @@ impl Core {
             Stage::Starting { .. } => self.check_start(),
             _ if gone && !self.is_last(ix) => self.leave_set(ix, LegState::Outdated),
             _ if gone && !std::mem::replace(&mut self.suspended, true) => {
-                self.note(Some(ix), Note::Suspended)
+                self.note(Some(ix), Note::Suspended);
             }
             _ => {}
         }
