@@ -1,6 +1,6 @@
 //! The NBD protocol (`doc/proto.md` of the NBD project): bytes in, bytes out.
 //!
-//! Nothing here does I/O except [`client::Blocking`], which command line tools use. The daemon feeds what it
+//! Nothing here does I/O except `client::Blocking`, which command line tools use. The daemon feeds what it
 //! received to the parsers and sends what they wrote. Everything on the wire is big-endian.
 
 pub mod client;

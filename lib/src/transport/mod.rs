@@ -1,5 +1,5 @@
 //! Stream sockets for an event loop: nothing here waits, except the resolving of a host's name
-//! ([`resolve`]) and, briefly, another process that is opening the same Unix socket ([`listen_unix`]).
+//! (`resolve`) and, briefly, another process that is opening the same Unix socket (`listen_unix`).
 //!
 //! Every descriptor is close-on-exec and non-blocking; TCP has no Nagle delay (the NBD specification asks for
 //! `TCP_NODELAY` on both sides) and keep-alive.

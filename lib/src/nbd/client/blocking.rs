@@ -109,9 +109,6 @@ impl Blocking {
 
     /// Says goodbye; nothing is in flight, so nothing is lost. Does not flush.
     pub fn disconnect(mut self) -> Result<()> {
-        if self.broken {
-            return Err(self.error(Class::Io, "disconnecting", "the connection has failed before"));
-        }
         self.request("disconnecting", Command::Disc, CommandFlags::NONE, 0, 0, &[])
     }
 
@@ -179,8 +176,10 @@ impl Blocking {
         let header = Request { flags, command, cookie: self.cookie, offset, length }.encode();
         self.wire.begin();
         let sent = self.wire.send(&header).and_then(|()| self.wire.send(payload));
-        self.broken |= sent.is_err();
-        sent
+        sent.map_err(|error| {
+            self.broken = true;
+            self.error(error.class, doing, error.message)
+        })
     }
 
     /// Turns the outcome of a request into a result that names it; remembers a broken connection.

@@ -1,0 +1,9 @@
+//! Table of contents: one line per module.
+
+#![forbid(unsafe_code)]
+
+mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
+mod control; // the verbs that ask a daemon, against one made of a thread
+mod documents; // man pages and completions against --help
+mod support; // own directory per test, run programs, start and reap servers, skip loudly
+mod tidy; // floors, sizes, banned words
