@@ -103,6 +103,7 @@ fn serve_with(
         return Err(Error::new(Class::Refused, text));
     }
     config.map_block = opened.block;
+    let _lock = opened.lock;
     let signals = signals()?;
     let control_path = sockets.control_socket()?;
     let control = transport::listen_unix(&control_path, SOCKET_MODE)?;
