@@ -172,10 +172,9 @@ fn rounds(seed: u64, kills: &[Kill]) {
         let mut fio = scene.fio();
         let stop = AtomicBool::new(false);
         let wait = 150 + random.next(700);
-        let (known, random) = (&mut known, &mut random);
         let mut client = connect(&scene.volume).expect("connect");
         std::thread::scope(|scope| {
-            let stop = &stop;
+            let (stop, known, random) = (&stop, &mut known, &mut random);
             let writer = scope.spawn(move || {
                 write_cells(&mut client, known, random, stop);
                 client
@@ -209,7 +208,7 @@ fn rounds(seed: u64, kills: &[Kill]) {
             scene.start_far();
         }
         let mut client = connect(&scene.volume).expect("connect");
-        check_cells(&mut client, known);
+        check_cells(&mut client, &known);
         client.disconnect().expect("disconnect");
         scene.volume.wait_synced();
     }

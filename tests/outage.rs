@@ -63,11 +63,10 @@ fn done_one_hot_block_over_a_slow_leg_does_not_keep_a_resync_from_ending() {
     let dir = Dir::new();
     let far = dir.image("far.img", 32 * MIB).display().to_string();
     let socket = dir.path("far.sock");
+    let _server = nbdkit(&dir, &socket, &["--filter=delay", "file", &far, "wdelay=20ms", "rdelay=20ms"]);
     let mut volume =
         Volume::create(&dir, 32 * MIB, &[&near_leg(&dir), &far_leg(&dir)], &["--from", "near"]);
     volume.serve(&[]);
-    wait_for("serving", Duration::from_secs(20), || volume.leg("near", "disk-state") == "UpToDate");
-    let _server = nbdkit(&dir, &socket, &["--filter=delay", "file", &far, "wdelay=20ms", "rdelay=20ms"]);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (uri, stop) = (volume.uri(), &stop);

@@ -34,6 +34,14 @@ impl<'d> Volume<'d> {
         self.server = Some(Server::start_on(&mut command, &log, &self.socket));
     }
 
+    /// Serves it on a port of the loopback interface.
+    pub fn serve_tcp(&mut self, address: &str) {
+        let mut command = Command::new(bin("mirrord"));
+        command.env("MIRROR_STATE_DIR", self.dir.state()).args(["serve", "vol", "--listen", address]);
+        self.server = Some(Server::start(&mut command, &self.dir.path("mirrord.log")));
+        wait_for("its port", Duration::from_secs(20), || std::net::TcpStream::connect(address).is_ok());
+    }
+
     /// Where clients connect to.
     pub fn uri(&self) -> String {
         format!("nbd+unix:///vol?socket={}", self.socket.display())
