@@ -100,6 +100,12 @@ fn check_marks(dir: &Dir, volume: &Volume<'_>) {
     }
 }
 
+/// The far leg with a write-back cache of its own.
+fn far_server(dir: &Dir) -> Server {
+    let image = dir.path("far.img").display().to_string();
+    nbdkit(dir, &dir.path("far.sock"), &["--filter=cache", "file", &image, "cache=writeback"])
+}
+
 struct Scene<'d> {
     dir: &'d Dir,
     volume: Volume<'d>,
@@ -111,18 +117,16 @@ impl<'d> Scene<'d> {
         dir.image("far.img", SIZE);
         let near = format!("near={}", dir.image("near.img", SIZE).display());
         let far = format!("far=nbd+unix:///?socket={}", dir.path("far.sock").display());
+        let server = far_server(dir);
         let volume = Volume::create(dir, SIZE, &[&near, &far], &["--known-zero"]);
-        let mut scene = Self { dir, volume, far: None };
-        scene.start_far();
+        let mut scene = Self { dir, volume, far: Some(server) };
         scene.volume.serve(&[]);
         scene.volume.wait_synced();
         scene
     }
 
     fn start_far(&mut self) {
-        let image = self.dir.path("far.img").display().to_string();
-        let args = ["--filter=cache", "file", &image, "cache=writeback"];
-        self.far = Some(nbdkit(self.dir, &self.dir.path("far.sock"), &args));
+        self.far = Some(far_server(self.dir));
     }
 
     fn kill_far(&mut self) {
