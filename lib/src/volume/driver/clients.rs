@@ -93,7 +93,7 @@ impl Driver<'_> {
                 self.touch(key);
             }
             self.take_requests(key);
-            if self.clients.get(key).is_none_or(|c| !c.input.is_filling()) {
+            if self.clients.get(key).is_none_or(|c| !c.input.has_more()) {
                 return;
             }
         }

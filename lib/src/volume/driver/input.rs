@@ -17,6 +17,8 @@ const LARGE: usize = 256 << 10;
 /// After a payload of this size only the next header is received, so that a payload that follows it lands in
 /// its own buffer.
 const LEAN: u32 = 64 << 10;
+/// After a receive of this size more is likely to be there.
+const MORE: usize = 16 << 10;
 const HEAD: usize = Request::LEN;
 
 /// See the module.
@@ -37,6 +39,8 @@ pub(super) struct Input {
     /// What the last receive filled; decides the size of the next buffer.
     size: usize,
     lean: bool,
+    /// Bytes of the last receive.
+    last: usize,
 }
 
 #[derive(Debug)]
@@ -82,6 +86,7 @@ impl Input {
             draining: None,
             size: SMALL,
             lean: false,
+            last: 0,
         }
     }
 
@@ -100,9 +105,9 @@ impl Input {
         self.start == self.end
     }
 
-    /// Whether the rest of a payload is awaited: more is likely to be there already.
-    pub(super) const fn is_filling(&self) -> bool {
-        self.filling.is_some()
+    /// Whether the rest of a payload is awaited that is being sent just now: more is likely to be there already.
+    pub(super) const fn has_more(&self) -> bool {
+        self.filling.is_some() && self.last >= MORE
     }
 
     /// One receive. Only when [`Input::is_hungry`].
@@ -119,7 +124,10 @@ impl Input {
         };
         match result {
             Ok(0) => Received::End,
-            Ok(_) => Received::Some,
+            Ok(n) => {
+                self.last = n;
+                Received::Some
+            }
             Err(OsError::AGAIN | OsError::INTR) => Received::Blocked,
             Err(_) => Received::End,
         }
