@@ -31,6 +31,11 @@ impl Persist {
         self.durable_seq >= seq
     }
 
+    /// Whether the record of a leg is known to say that it is in sync.
+    pub(super) fn durably_in_sync(&self, leg: LegIx) -> bool {
+        self.durable.get(leg).is_some_and(|record| record.in_sync)
+    }
+
     pub(super) fn settled(&self) -> bool {
         self.durable_seq >= self.want_seq
     }
