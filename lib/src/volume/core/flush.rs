@@ -25,8 +25,9 @@ const FLUSH_SLOT: u64 = 0xffff;
 
 impl Core {
     pub(super) fn client_flush(&mut self, token: Token) {
-        if let Some(leg) = self.legs.iter_mut().find(|leg| leg.up_to_date() && leg.owes_error) {
-            leg.owes_error = false;
+        // The loss is one of the volume: it is told even if the leg that had it has left since.
+        if self.legs.iter().any(|leg| leg.owes_error) {
+            self.legs.iter_mut().for_each(|leg| leg.owes_error = false);
             return self.reply(token, Answer::Failed(Fault::Io));
         }
         // Nothing unflushed anywhere that counts: a leg without a way to flush can promise nothing.

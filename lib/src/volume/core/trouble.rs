@@ -185,7 +185,6 @@ impl Core {
         leg.unflushed_to_missing();
         leg.flush_wanted = false;
         leg.suspect.clear();
-        leg.owes_error = false;
         self.cut_requests(ix);
         self.tell_waiters(ix, waiters, false);
     }
@@ -387,8 +386,11 @@ impl Core {
 
     fn unpark_write(&mut self, slot: u16, late: bool) {
         let Some(op) = self.ops.get(slot) else { return };
+        let blocks = op.blocks.clone();
         for ix in legs_of(op.parked) {
             if self.legs[ix].connected() {
+                // What it acknowledged before may have been flushed, and the mark cleared.
+                self.mark_unflushed(ix, blocks.clone());
                 self.issue_write(slot, ix);
             } else if late && self.is_last(ix) {
                 if let Some(op) = self.ops.get_mut(slot) {
