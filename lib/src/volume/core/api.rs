@@ -260,7 +260,8 @@ pub enum Action {
         /// Where.
         range: ByteRange,
     },
-    /// The data of this read is not needed any more.
+    /// The data of this read is not needed any more. To be ignored if there is none (the request was no read, or
+    /// has failed).
     Release {
         /// The read.
         io: IoId,

@@ -323,7 +323,8 @@ impl Core {
 
     fn done(&mut self, leg: LegIx, session: u32, io: IoId, result: Result<(), Fault>) {
         if self.legs.get(leg).is_none_or(|l| l.session != Some(session)) {
-            return;
+            // It came in the batch in which its session ended; if it was a read, nobody wants the data.
+            return self.out.push(Action::Release { io });
         }
         if self.legs[leg].flush.as_ref().is_some_and(|run| run.io == io) {
             self.legs[leg].in_flight = self.legs[leg].in_flight.saturating_sub(1);
