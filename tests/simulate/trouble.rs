@@ -153,6 +153,11 @@ impl World<'_> {
             self.late_clear(leg);
             self.maps[leg].clean = clean[leg];
         }
+        // A stop that closes every leg in sync as clean has flushed what was answered.
+        if (0..self.legs.len()).all(|leg| clean[leg] || !self.disk.legs[leg].in_sync) {
+            let stamp = self.next_stamp();
+            self.flushed(stamp)?;
+        }
         self.core = None;
         self.end_process();
         self.drop_clients();

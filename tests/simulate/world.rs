@@ -303,7 +303,7 @@ impl<'a> World<'a> {
                 Thing::Trouble(_) => {}
             },
             Entry::Spring(ix) => {
-                if self.phase == Phase::Running || matches!(self.sprung[ix], Trouble::Restart { .. }) {
+                if self.phase == Phase::Running {
                     let trouble = self.sprung[ix].clone();
                     self.trouble(&trouble)?;
                 }
