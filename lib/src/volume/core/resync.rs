@@ -98,12 +98,14 @@ impl Core {
                     from = start + 1;
                 } else if let Some(end) = leg.is_held(start).filter(|_| !rewriting) {
                     from = end;
+                } else if !rewriting && self.is_suspect(start) {
+                    from = start + 1;
                 } else {
                     let mut end = start + 1;
                     while end - start < max
                         && set.contains(end)
                         && !leg.copying.contains(end)
-                        && (rewriting || leg.is_held(end).is_none())
+                        && (rewriting || (leg.is_held(end).is_none() && !self.is_suspect(end)))
                     {
                         end += 1;
                     }
@@ -113,6 +115,12 @@ impl Core {
             from = 0;
         }
         None
+    }
+
+    /// Whether a good leg may yet turn out to hold something else there: a block that waits to be rewritten in
+    /// place is not copied from. What a read shows after a failed flush may be gone a moment later.
+    fn is_suspect(&self, block: u64) -> bool {
+        self.legs.iter().any(|leg| leg.up_to_date() && leg.suspect.contains(block))
     }
 
     /// The flush after the last copy has worked (S3): the leg is UpToDate, unless something came in between.
@@ -141,7 +149,8 @@ impl Core {
         let source = match kind {
             Kind::Copy { target } => {
                 let leg = &self.legs[target];
-                if leg.state != LegState::SyncTarget || !leg.open || !leg.connected() {
+                let suspect = op.blocks.clone().any(|block| self.is_suspect(block));
+                if leg.state != LegState::SyncTarget || !leg.open || !leg.connected() || suspect {
                     return self.abandon(slot);
                 }
                 self.pick(tried | bit(target), false)
