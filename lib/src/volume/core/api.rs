@@ -138,7 +138,7 @@ pub enum Event {
     Persisted {
         /// The state it was.
         seq: u64,
-        /// Whether it is on stable storage now.
+        /// Whether it is on stable storage now. Otherwise it may be there, or the one before.
         ok: bool,
     },
     /// An administrator asks; answered with [`Action::Answer`].
