@@ -101,7 +101,9 @@ impl Core {
         if self.rules.on(Rule::FlushCoversComplete) {
             // Race 1: whatever is being written, or waits to be written again, is not covered.
             for op in self.ops.iter() {
-                if (op.pending | op.parked | op.refused) & bit(ix) != 0
+                // A write that has failed somewhere leaves the legs different until its end says where.
+                let concerned = (op.pending | op.parked | op.refused) & bit(ix) != 0 || op.failed.is_some();
+                if concerned
                     && matches!(op.phase, Phase::Writing | Phase::Parked)
                 {
                     leg.touch(op.blocks.clone());
