@@ -212,10 +212,11 @@ impl Register {
         self.changes += 1;
         for at in 0..self.values.len() {
             let value = &self.values[at];
-            let kept = survivors.iter().all(|s| {
-                *s == value.id || self.values.iter().rfind(|v| v.id == *s).is_some_and(|s| value.before(s))
+            // What was asked at the same time as a survivor may have been overwritten by it.
+            let newer = self.values.iter().any(|s| {
+                s.id != value.id && survivors.contains(&s.id) && s.before(value)
             });
-            if value.durable || kept {
+            if value.durable || !newer {
                 continue;
             }
             let value = &mut self.values[at];
