@@ -168,6 +168,15 @@ impl World<'_> {
         }
         if legs.iter().zip(&self.disk.legs).any(|(new, old)| old.in_sync && !new.in_sync) {
             self.leaves += 1;
+            self.left_unreached(legs);
+        }
+        for (leg, new) in legs.iter().enumerate() {
+            if new.in_sync && !self.disk.legs[leg].in_sync {
+                // A leg that joins brings what it holds: it was copied before the last good leg lost it.
+                for (cell, register) in self.legs[leg].storage.cells.iter().zip(&mut self.registers) {
+                    register.executed(cell.visible());
+                }
+            }
         }
         self.pending = Some(Pending { seq, legs: legs.to_vec(), mint, executed: false });
         let slow = if self.random.chance(100) { 60 } else { 8 };

@@ -4,7 +4,7 @@ use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, CELL, Moment, Trouble};
 use crate::world::{Check, Entry, Phase, World};
 use mirror::base::ByteRange;
-use mirror::volume::core::{Command, Event, IoId};
+use mirror::volume::core::{Command, Event, IoId, LegRecord};
 
 impl World<'_> {
     /// Something goes wrong now.
@@ -206,12 +206,39 @@ impl World<'_> {
             return;
         }
         for (at, failed) in back {
-            if (0..self.legs.len()).any(|other| other != leg && self.vouches(other, *at)) {
+            if let Some(other) = (0..self.legs.len()).find(|other| *other != leg && self.vouches(*other, *at)) {
+                self.note(|| format!("   cell {at} went back on leg {leg}, but leg {other} has it"));
                 continue;
             }
+            self.note(|| format!("   cell {at} went back on leg {leg}, the last that had it"));
             let since = if *failed > 0 { *failed } else { stamp };
             let survivor = self.legs[leg].storage.cells[*at].visible();
             self.registers[*at].lose(&[survivor], since, stamp);
+        }
+    }
+
+    /// At a start a leg that cannot be reached is not elected, whatever it kept. What the others lost with their
+    /// caches while no process ran is then lost.
+    pub fn left_unreached(&mut self, coming: &[LegRecord]) {
+        if self.core.as_ref().is_none_or(|core| core.status().serving) {
+            return;
+        }
+        let stamp = self.next_stamp();
+        let unreached = |leg: usize| {
+            self.disk.legs[leg].in_sync && !coming[leg].in_sync && self.legs[leg].session == Session::None
+        };
+        if !(0..self.legs.len()).any(unreached) {
+            return;
+        }
+        for at in 0..self.registers.len() {
+            let back = |leg: &usize| coming[*leg].in_sync && self.legs[*leg].storage.cells[at].reverted;
+            let survivors: Vec<u32> = (0..self.legs.len())
+                .filter(back)
+                .map(|leg| self.legs[leg].storage.cells[at].visible())
+                .collect();
+            if !survivors.is_empty() {
+                self.registers[at].lose(&survivors, self.announced, stamp);
+            }
         }
     }
 
