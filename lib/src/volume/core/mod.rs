@@ -252,6 +252,9 @@ impl Core {
     }
 
     fn take(&mut self, event: &Event) {
+        if matches!(self.stage, Stage::Stopped) {
+            return self.after_the_end(event);
+        }
         match *event {
             Event::Tick { now_ms } => self.tick(now_ms),
             Event::Client { token, ask, range } => self.client(token, ask, range),
@@ -265,6 +268,17 @@ impl Core {
             Event::Unreachable { leg } => self.unreachable(leg),
             Event::Persisted { seq, ok } => self.persisted(seq, ok),
             Event::Command { id, command } => self.command(id, command),
+        }
+    }
+
+    /// What comes in the batch of the end changes nothing any more.
+    fn after_the_end(&mut self, event: &Event) {
+        match *event {
+            Event::Client { token, .. } => self.reply(token, Answer::Failed(Fault::Shutdown)),
+            Event::Up { leg, session, .. } => self.out.push(Action::Disconnect { leg, session }),
+            Event::Command { id, .. } => self.out.push(Action::Answer { id, result: Err("it has stopped") }),
+            Event::Done { io, .. } => self.out.push(Action::Release { io }),
+            Event::Tick { .. } | Event::Down { .. } | Event::Unreachable { .. } | Event::Persisted { .. } => {}
         }
     }
 

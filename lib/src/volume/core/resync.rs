@@ -45,7 +45,7 @@ impl Core {
     pub(super) fn pump(&mut self, ix: LegIx) {
         let rewriting = self.legs[ix].up_to_date() && self.legs[ix].suspect.count() > 0;
         let open = matches!(self.stage, Stage::Serving)
-            || (rewriting && matches!(self.stage, Stage::Stopping { .. }));
+            || (rewriting && matches!(self.stage, Stage::Stopping { from_ms, .. } if from_ms <= self.now_ms));
         if !open || !self.legs[ix].connected() {
             return;
         }
@@ -141,6 +141,9 @@ impl Core {
         self.want_state();
         self.note(Some(ix), Note::SyncDone);
         self.drop_absent();
+        if self.suspended {
+            self.resume(ix);
+        }
     }
 
     pub(super) fn start_internal(&mut self, slot: u16) {
@@ -307,7 +310,8 @@ impl Core {
         self.pump(target);
     }
 
-    /// A block that cannot be read or rewritten in place: after some tries the loss is told by a failing flush.
+    /// A block that cannot be read or rewritten in place: after some tries the flushes that wait for it fail. It
+    /// stays suspect, and is tried again after a pause; meanwhile the range is free for clients.
     fn retry_rewrite(&mut self, slot: u16, target: LegIx) {
         let retries = self.legs[target].config.retries;
         let again_ms = self.now_ms + limits::RECONNECT_MIN_MS;
@@ -322,11 +326,12 @@ impl Core {
             }
             return;
         }
-        let blocks = op.blocks.clone();
-        self.legs[target].suspect.remove_range(blocks);
-        self.legs[target].owes_error = true;
         self.abandon(slot);
-        self.kick_flush(target);
+        let leg = &mut self.legs[target];
+        leg.pause_until_ms = self.now_ms + limits::COPY_PAUSE_MS;
+        let waiters = std::mem::take(&mut leg.flush_next);
+        leg.owes_error |= !waiters.iter().any(|w| matches!(w, Waiter::Client(..)));
+        self.tell_waiters(target, waiters, false);
     }
 
     /// Ends an internal request; what it did not achieve stays marked.

@@ -17,7 +17,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(ix) else { return };
         leg.connecting = false;
         let unwanted = matches!(leg.state, LegState::Detached | LegState::Failed) || leg.connected();
-        if unwanted || matches!(self.stage, Stage::Stopped) || !(caps.flush || leg.config.flush_unsafe) {
+        if unwanted || !(caps.flush || leg.config.flush_unsafe) {
             self.out.push(Action::Disconnect { leg: ix, session });
             if !unwanted {
                 self.unreachable(ix);
@@ -39,15 +39,20 @@ impl Core {
     /// Puts a connected leg to use.
     pub(super) fn engage(&mut self, ix: LegIx) {
         if self.legs[ix].up_to_date() {
-            if std::mem::take(&mut self.suspended) {
-                self.note(Some(ix), Note::Resumed);
-            }
-            self.unpark();
+            self.resume(ix);
             self.kick_flush(ix);
             self.pump(ix);
         } else {
             self.begin_sync(ix);
         }
+    }
+
+    /// A good leg can be reached: requests that waited for one go on.
+    pub(super) fn resume(&mut self, ix: LegIx) {
+        if std::mem::take(&mut self.suspended) {
+            self.note(Some(ix), Note::Resumed);
+        }
+        self.unpark();
     }
 
     pub(super) fn unreachable(&mut self, ix: LegIx) {
