@@ -112,9 +112,9 @@ fn the_readme_gives_the_reason_for_every_dependency() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
     let table = manifest.split("[workspace.dependencies]").nth(1).expect("dependencies");
     let table = table.split("\n[").next().expect("table");
-    let names = table.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
-    for name in names.filter(|name| *name != "mirror" && !name.starts_with('#')) {
-        let named = |line: &str| line.starts_with("| ") && line.contains(&format!("`{name}`"));
-        assert!(readme.lines().any(named), "{name} is not in the table of dependencies");
+    let crates = table.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    for name in crates.filter(|name| *name != "mirror" && !name.starts_with('#')) {
+        let explained = |line: &str| line.starts_with("| ") && line.contains(&format!("`{name}`"));
+        assert!(readme.lines().any(explained), "{name} is not in the table of dependencies");
     }
 }

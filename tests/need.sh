@@ -55,7 +55,7 @@ need() {
     [ -n "$lack" ] || return 0
     # Rust is not taken from Debian: its compiler is older than the one this is written for.
     if ! has cargo; then
-        echo "missing: cargo (Rust 1.88 or newer, https://rustup.rs)" >&2
+        echo "missing: cargo (Rust 1.88 or newer)" >&2
         exit 3
     fi
     if [ "$(id -u)" != 0 ] || ! has apt-get; then

@@ -7,10 +7,12 @@
 mod need;
 mod run;
 mod server;
+mod volume;
 
 pub use need::need;
 pub use run::{Output, Tool, run};
 pub use server::{Server, wait_for};
+pub use volume::{Volume, assert_equal, nbdkit};
 
 use std::path::{Path, PathBuf};
 

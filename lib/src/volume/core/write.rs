@@ -55,7 +55,9 @@ impl Core {
 
     fn enough_legs(&self) -> bool {
         let floor = if self.rules.on(Rule::MinLegs) { self.config.min_legs.max(1) } else { 1 };
-        self.in_sync() >= floor
+        // A leg that has come back counts once its record says so: until then a crash would forget it.
+        let counts = |(ix, leg): &(usize, &Leg)| leg.up_to_date() && self.persist.durably_in_sync(*ix);
+        self.legs.iter().enumerate().filter(counts).count() >= floor
     }
 
     /// W1: bits durable, then the legs.
