@@ -93,7 +93,7 @@ impl Driver<'_> {
         };
         let connection = if leg.connected {
             Connection::Connected
-        } else if leg.connecting || slot.trying {
+        } else if leg.connecting || slot.trying || (leg.state == LegState::UpToDate && !self.serving) {
             Connection::Connecting
         } else {
             Connection::StandAlone
