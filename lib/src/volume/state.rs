@@ -121,3 +121,7 @@ impl Records {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "state/tests.rs"]
+mod tests;
