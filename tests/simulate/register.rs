@@ -213,9 +213,8 @@ impl Register {
         for at in 0..self.values.len() {
             let value = &self.values[at];
             // What was asked at the same time as a survivor may have been overwritten by it.
-            let newer = self.values.iter().any(|s| {
-                s.id != value.id && survivors.contains(&s.id) && s.before(value)
-            });
+            let newer =
+                self.values.iter().any(|s| s.id != value.id && survivors.contains(&s.id) && s.before(value));
             if value.durable || !newer {
                 continue;
             }

@@ -206,7 +206,8 @@ impl World<'_> {
             return;
         }
         for (at, failed) in back {
-            if let Some(other) = (0..self.legs.len()).find(|other| *other != leg && self.vouches(*other, *at)) {
+            if let Some(other) = (0..self.legs.len()).find(|other| *other != leg && self.vouches(*other, *at))
+            {
                 self.note(|| format!("   cell {at} went back on leg {leg}, but leg {other} has it"));
                 continue;
             }
