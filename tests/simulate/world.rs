@@ -142,6 +142,8 @@ pub struct World<'a> {
     pub bad_persist_until: u64,
     /// The process.
     pub core: Option<Core>,
+    /// It has begun to serve.
+    pub served: bool,
     /// Counts processes.
     pub incarnation: u32,
     /// Counts boots of our machine.
@@ -214,6 +216,7 @@ impl<'a> World<'a> {
             pending: None,
             bad_persist_until: 0,
             core: None,
+            served: false,
             incarnation: 0,
             boot: 1,
             start_at: None,
@@ -333,6 +336,7 @@ impl<'a> World<'a> {
         }
         self.start_at = None;
         self.incarnation += 1;
+        self.served = false;
         self.announced = self.next_stamp();
         let setup = &self.plan.setup;
         let blocks = setup.cells.div_ceil(BLOCK_CELLS) as u64;

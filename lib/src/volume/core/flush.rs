@@ -103,9 +103,7 @@ impl Core {
             for op in self.ops.iter() {
                 // A write that has failed somewhere leaves the legs different until its end says where.
                 let concerned = (op.pending | op.parked | op.refused) & bit(ix) != 0 || op.failed.is_some();
-                if concerned
-                    && matches!(op.phase, Phase::Writing | Phase::Parked)
-                {
+                if concerned && matches!(op.phase, Phase::Writing | Phase::Parked) {
                     leg.touch(op.blocks.clone());
                 }
             }

@@ -278,7 +278,8 @@ impl Core {
             Event::Up { leg, session, .. } => self.out.push(Action::Disconnect { leg, session }),
             Event::Command { id, .. } => self.out.push(Action::Answer { id, result: Err("it has stopped") }),
             Event::Done { io, .. } => self.out.push(Action::Release { io }),
-            Event::Tick { .. } | Event::Down { .. } | Event::Unreachable { .. } | Event::Persisted { .. } => {}
+            Event::Tick { .. } | Event::Down { .. } | Event::Unreachable { .. } | Event::Persisted { .. } => {
+            }
         }
     }
 
