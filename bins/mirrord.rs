@@ -20,7 +20,7 @@ use std::time::Duration;
 LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
 DEVICE is PATH, file:PATH, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
 See mirrord(8).")]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
     /// Say nothing that is not asked for, except errors

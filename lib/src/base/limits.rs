@@ -72,6 +72,9 @@ pub const VOLUME_BYTES: usize = 128 << 20;
 /// Most requests in flight for the whole volume: the set of ranges in flight is searched from end to end.
 pub const VOLUME_REQUESTS: usize = 1024;
 
+/// Most bytes of payload buffers that are kept for the next request while nobody uses them.
+pub const POOL_IDLE: usize = 64 << 20;
+
 /// Most bytes of one copy of a resync.
 pub const COPY_LEN: u64 = 1 << 20;
 /// Most copies in flight for one leg.

@@ -11,6 +11,7 @@ pub mod value;
 pub mod volume;
 pub mod wait;
 
+pub use clap_complete::Shell;
 pub use parse::completion;
 pub use progress::{Meter, Progress, ProgressTo};
 pub use run::main;

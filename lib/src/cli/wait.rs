@@ -55,23 +55,22 @@ pub fn wait(volume: &VolumeDir, until: Until, timeout: Option<Duration>, progres
         .map_err(|e| Error::os(Class::Internal, "SIGUSR1", "taking the signal", e))?;
     let start = Instant::now();
     let mut seen = start;
-    let mut last = None;
     loop {
         let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
-        match client::status(volume, left.unwrap_or(REPLY).clamp(POLL, REPLY)) {
+        let last = match client::status(volume, left.unwrap_or(REPLY).clamp(POLL, REPLY)) {
             Ok(status) if until.reached(&status) => return Ok(()),
             Ok(status) => {
                 seen = Instant::now();
                 stuck(volume, until, &status)?;
                 meter.update(&describe(&status, until), asked.swap(false, Ordering::Relaxed));
-                last = Some(status);
+                Ok(status)
             }
-            Err(error) if error.class == Class::Connect && seen.elapsed() < ABSENT => {}
-            Err(error) if error.class == Class::Timeout => {}
+            Err(error) if error.class == Class::Connect && seen.elapsed() < ABSENT => Err(error),
+            Err(error) if matches!(error.class, Class::Timeout | Class::Busy) => Err(error),
             Err(error) => return Err(error),
-        }
+        };
         if timeout.is_some_and(|limit| start.elapsed() >= limit) {
-            return Err(late(volume, until, timeout.unwrap_or_default(), last.as_ref()));
+            return Err(late(volume, until, timeout.unwrap_or_default(), &last));
         }
         std::thread::sleep(POLL.min(left.unwrap_or(POLL)));
     }
@@ -99,15 +98,16 @@ fn stuck(volume: &VolumeDir, until: Until, status: &Status) -> Result<()> {
     .hint(next))
 }
 
-fn late(volume: &VolumeDir, until: Until, limit: Duration, last: Option<&Status>) -> Error {
+fn late(volume: &VolumeDir, until: Until, limit: Duration, last: &Result<Status>) -> Error {
     let name = volume.name();
-    let seconds = limit.as_secs_f64();
     let (state, next) = match last {
-        None => ("its mirrord did not answer".to_owned(), None),
-        Some(status) => (describe(status, until).line(), status.next.clone()),
+        Ok(status) => (describe(status, until).line(), status.next.as_ref()),
+        Err(error) => (error.message.clone(), error.hint.as_ref()),
     };
-    let text = format!("{name}: waiting until {}: not after {seconds} s: {state}", until.as_str());
-    Error::new(Class::Timeout, text).hint(next.unwrap_or_else(|| format!("mirrord status {name}")))
+    let text =
+        format!("{name}: waiting until {}: not after {} s: {state}", until.as_str(), limit.as_secs_f64());
+    Error::new(Class::Timeout, text)
+        .hint(next.map_or_else(|| format!("mirrord status {name}"), ToOwned::to_owned))
 }
 
 /// The legs that are not there yet, in one line, and how far their resyncs have come together.

@@ -152,11 +152,13 @@ fn connect(path: &Path) -> std::io::Result<UnixStream> {
 /// Why there is nobody to ask.
 fn absent(volume: &VolumeDir, cause: &std::io::Error) -> Error {
     match cause.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => match volume.must_exist() {
-            Err(unknown) => unknown,
-            Ok(()) => Error::new(Class::Connect, format!("{}: no mirrord serves it", volume.name()))
-                .hint(format!("mirrord serve {}", volume.name())),
-        },
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused => {
+            match volume.must_exist() {
+                Err(unknown) => unknown,
+                Ok(()) => Error::new(Class::Connect, format!("{}: no mirrord serves it", volume.name()))
+                    .hint(format!("mirrord serve {}", volume.name())),
+            }
+        }
         ErrorKind::WouldBlock => Error::new(
             Class::Busy,
             format!("{}: connecting to its mirrord: too many wait already", volume.name()),

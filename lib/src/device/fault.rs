@@ -65,26 +65,47 @@ struct Frozen {
     current: Vec<u8>,
     /// Offsets and contents of pieces written since the last sync, in order.
     pending: Vec<(usize, Vec<u8>)>,
+    /// Pieces of a sync that failed: on the media or not, and never again unless they are written again.
+    limbo: Vec<(usize, Vec<u8>)>,
     syncs: usize,
     fail_at: usize,
+    hiccup_at: Option<usize>,
 }
 
 impl FrozenStore {
     /// A store that holds `bytes` durably and whose power fails *during* sync number `fail_at` (from 0): that
     /// sync and everything after it returns an error.
     pub fn new(bytes: Vec<u8>, fail_at: usize) -> Self {
-        let inner = Frozen { durable: bytes.clone(), current: bytes, pending: Vec::new(), syncs: 0, fail_at };
+        let (pending, limbo) = (Vec::new(), Vec::new());
+        let durable = bytes.clone();
+        let inner = Frozen { durable, current: bytes, pending, limbo, syncs: 0, fail_at, hiccup_at: None };
         Self { inner: RefCell::new(inner) }
     }
 
+    /// Sync number `at` fails once, with the power on: as Linux does it, what it should have written may be on
+    /// the media or not, and a later success says nothing about it.
+    #[must_use]
+    pub fn hiccup(mut self, at: usize) -> Self {
+        self.inner.get_mut().hiccup_at = Some(at);
+        self
+    }
+
     /// What may be on the media now: the durable bytes with every subset of the unsynced pieces (with more than
-    /// ten of them: every prefix, and everything but one).
+    /// ten of them: every prefix, every suffix, and everything but one).
     pub fn after_crash(&self) -> Vec<Vec<u8>> {
         let inner = self.inner.borrow();
-        let n = inner.pending.len();
+        // A piece that changes nothing makes no difference, unless it undoes an earlier one.
+        let mut unsure: Vec<&(usize, Vec<u8>)> = Vec::new();
+        for piece in inner.limbo.iter().chain(&inner.pending) {
+            let (at, bytes) = piece;
+            if inner.durable[*at..*at + bytes.len()] != **bytes || unsure.iter().any(|(u, _)| u == at) {
+                unsure.push(piece);
+            }
+        }
+        let n = unsure.len();
         let apply = |keep: &dyn Fn(usize) -> bool| {
             let mut image = inner.durable.clone();
-            for (_, (at, piece)) in inner.pending.iter().enumerate().filter(|(i, _)| keep(*i)) {
+            for (_, (at, piece)) in unsure.iter().enumerate().filter(|(i, _)| keep(*i)) {
                 image[*at..*at + piece.len()].copy_from_slice(piece);
             }
             image
@@ -93,7 +114,8 @@ impl FrozenStore {
             return (0..1usize << n).map(|subset| apply(&|i| subset >> i & 1 == 1)).collect();
         }
         let prefixes = (0..=n).map(|end| apply(&|i| i < end));
-        prefixes.chain((0..n).map(|hole| apply(&|i| i != hole))).collect()
+        let suffixes = (0..n).map(|start| apply(&|i| i >= start));
+        prefixes.chain(suffixes).chain((0..n).map(|hole| apply(&|i| i != hole))).collect()
     }
 
     /// What a reader in the same boot sees.
@@ -145,8 +167,14 @@ impl SlotStore for FrozenStore {
         if number >= inner.fail_at {
             return Err(io::Error::other("the power failed"));
         }
-        inner.durable.copy_from_slice(&inner.current);
-        inner.pending.clear();
+        if inner.hiccup_at == Some(number) {
+            inner.limbo.append(&mut inner.pending);
+            return Err(io::Error::other("a sync failed"));
+        }
+        for (at, piece) in inner.pending.drain(..) {
+            inner.limbo.retain(|(limbo, _)| *limbo != at);
+            inner.durable[at..at + piece.len()].copy_from_slice(&piece);
+        }
         Ok(())
     }
 }
@@ -169,5 +197,20 @@ mod tests {
         assert!(store.write_at(0, &[3]).is_err(), "nothing is written after the power failed");
         assert_eq!(store.current()[512], 2);
         assert_eq!(store.syncs(), 2);
+    }
+
+    #[test]
+    fn a_failed_sync_is_not_made_good_by_a_later_one() {
+        let store = FrozenStore::new(vec![0; 1024], 9).hiccup(0);
+        store.write_at(0, &[1; 512]).expect("write");
+        assert!(store.sync().is_err());
+        store.write_at(512, &[2; 512]).expect("write");
+        store.sync().expect("the second");
+        let mut images = store.after_crash();
+        images.sort();
+        assert_eq!(images.iter().map(|i| (i[0], i[512])).collect::<Vec<_>>(), [(0, 2), (1, 2)]);
+        store.write_at(0, &[1; 512]).expect("write");
+        store.sync().expect("the third");
+        assert_eq!(store.after_crash(), [store.current()]);
     }
 }

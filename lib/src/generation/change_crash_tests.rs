@@ -15,6 +15,8 @@ struct World {
     marked: bool,
     label: (Id, Id),
     lacks: bool,
+    /// Known only to the test: B is part old, part new.
+    mixed: bool,
     minted: u8,
 }
 
@@ -38,7 +40,9 @@ enum Step {
     TargetBegins,
     FillMap,
     SourceBegins,
-    Copy,
+    SourceBeginsFull,
+    CopyBegins,
+    CopyEnds,
     F1,
     F2,
     F3,
@@ -53,7 +57,7 @@ impl World {
             record
         };
         let label = (Id([100; 16]), Id::NONE);
-        Self { a: record(10), b: record(11), marked: false, label, lacks: false, minted: 100 }
+        Self { a: record(10), b: record(11), marked: false, label, lacks: false, mixed: false, minted: 100 }
     }
 
     /// What the next start finds, from durable facts only (`promotion.md` section 4, for A and B as they are).
@@ -81,6 +85,9 @@ impl World {
     fn check(&self, story: &[Step]) {
         let verdict = self.classify();
         assert_ne!(verdict, Verdict::Refuse, "{story:?}: {self:#?}");
+        assert!(!self.mixed || !self.b.in_sync(), "a mixture passes for a copy: {story:?}");
+        let overflowed = self.a.peer(B).is_some_and(|p| p.map_state == MapState::AllDirty);
+        assert!(verdict != Verdict::Full || overflowed, "a full resync for nothing: {story:?}: {self:#?}");
         if self.lacks {
             assert!(
                 verdict == Verdict::Full || (verdict == Verdict::Partial && self.marked),
@@ -107,7 +114,13 @@ impl World {
                 self.label = (self.a.current.id, Id::NONE);
             }
             Step::SourceBegins => begin_resync(&mut self.a, &mut self.b.clone()).expect("S1"),
-            Step::Copy => {
+            Step::SourceBeginsFull => {
+                begin_resync(&mut self.a, &mut self.b.clone()).expect("S1");
+                map_filled(&mut self.a, B).expect("S1");
+            }
+            Step::CopyBegins => self.mixed = true,
+            Step::CopyEnds => {
+                self.mixed = false;
                 self.lacks = false;
                 self.marked = false;
             }
@@ -132,13 +145,22 @@ impl World {
         match self.classify() {
             Verdict::UpToDate | Verdict::Refuse => vec![],
             Verdict::Partial => {
-                vec![Step::TargetBegins, Step::SourceBegins, Step::Copy, Step::F1, Step::F2, Step::F3]
+                vec![
+                    Step::TargetBegins,
+                    Step::SourceBegins,
+                    Step::CopyBegins,
+                    Step::CopyEnds,
+                    Step::F1,
+                    Step::F2,
+                    Step::F3,
+                ]
             }
             Verdict::Full => vec![
                 Step::TargetBegins,
                 Step::FillMap,
-                Step::SourceBegins,
-                Step::Copy,
+                Step::SourceBeginsFull,
+                Step::CopyBegins,
+                Step::CopyEnds,
                 Step::F1,
                 Step::F2,
                 Step::F3,
@@ -190,13 +212,19 @@ fn long_histories_of_unfinished_resyncs_never_lose_the_direction() {
     for _ in 0..2000 {
         let mut world = World::new();
         let mut story = Vec::new();
-        for _ in 0..12 {
+        for _ in 0..20 {
             let course = match random(4) {
                 0 => world.alone(false),
                 1 => world.alone(true),
                 _ => world.rejoin(),
             };
-            let end = if random(3) == 0 { course.len() } else { random(course.len() + 1) };
+            // Half of the crashes come between f1 and f2, where a base grows.
+            let after_f1 = course.iter().position(|s| *s == Step::F1).map(|at| at + 1);
+            let end = match (random(4), after_f1) {
+                (0, _) => course.len(),
+                (1 | 2, Some(end)) => end,
+                _ => random(course.len() + 1),
+            };
             for step in &course[..end] {
                 story.push(*step);
                 world.take(*step);

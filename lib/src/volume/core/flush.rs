@@ -46,13 +46,10 @@ impl Core {
         self.serial = self.serial.wrapping_add(1);
         let deadline_ms = self.now_ms + self.longest_wait(pending) * limits::FLUSH_PATIENCE;
         let op = FlushOp { serial: self.serial, token, pending, failed: false, gated: false, deadline_ms };
-        let slot = match self.flushes.iter().position(Option::is_none) {
-            Some(slot) => slot,
-            None => {
-                self.flushes.push(None);
-                self.flushes.len() - 1
-            }
-        };
+        let slot = self.flushes.iter().position(Option::is_none).unwrap_or(self.flushes.len());
+        if slot == self.flushes.len() {
+            self.flushes.push(None);
+        }
         self.flushes[slot] = Some(op);
         let waiter = Waiter::Client(slot as u16, self.serial);
         for leg in legs_of(pending) {

@@ -331,7 +331,7 @@ impl Core {
             op::Kind::Read { .. } | op::Kind::Extents { .. } => self.start_read(slot),
             op::Kind::Write { .. } | op::Kind::Zero { .. } => self.start_write(slot),
             op::Kind::Copy { .. } | op::Kind::Repair { .. } | op::Kind::Rewrite { .. } => {
-                self.start_internal(slot)
+                self.start_internal(slot);
             }
         }
     }

@@ -168,6 +168,7 @@ pub(super) struct Ops {
     slots: Vec<Option<Box<Op>>>,
     free: Vec<u16>,
     /// Boxes of ended requests, used again.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are used again")]
     spare: Vec<Box<Op>>,
     lanes: Vec<Lane>,
     serial: u32,

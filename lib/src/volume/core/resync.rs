@@ -49,7 +49,8 @@ impl Core {
         if !open || !self.legs[ix].connected() {
             return;
         }
-        if !rewriting && !(self.legs[ix].state == LegState::SyncTarget && self.legs[ix].open) {
+        let target = self.legs[ix].state == LegState::SyncTarget && self.legs[ix].open;
+        if !rewriting && !target {
             return;
         }
         let busy = self.client_ms + limits::YIELD_MS > self.now_ms;

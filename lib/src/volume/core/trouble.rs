@@ -64,7 +64,7 @@ impl Core {
             Stage::Starting { .. } => self.check_start(),
             _ if gone && !self.is_last(ix) => self.leave_set(ix, LegState::Outdated),
             _ if gone && !std::mem::replace(&mut self.suspended, true) => {
-                self.note(Some(ix), Note::Suspended)
+                self.note(Some(ix), Note::Suspended);
             }
             _ => {}
         }
@@ -329,7 +329,11 @@ impl Core {
 
     /// Time passes.
     pub(super) fn tick(&mut self, now_ms: u64) {
-        self.now_ms = now_ms.max(self.now_ms);
+        // The clock comes with every batch; what time alone brings about is looked for once a millisecond.
+        if now_ms <= self.now_ms {
+            return;
+        }
+        self.now_ms = now_ms;
         if let Stage::Starting { .. } = self.stage {
             self.begin();
         }

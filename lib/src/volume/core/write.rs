@@ -21,9 +21,7 @@ pub(super) fn meet(
 ) -> Meet {
     let wait = |rule| if rules.on(rule) { Meet::Wait } else { Meet::Ignore };
     match (met, later) {
-        (Class::Shared | Class::Copy, Class::Shared) | (Class::Shared | Class::Copy, Class::Copy) => {
-            Meet::Ignore
-        }
+        (Class::Shared | Class::Copy, Class::Shared | Class::Copy) => Meet::Ignore,
         (Class::Client | Class::Internal, Class::Shared)
         | (Class::Shared, Class::Client | Class::Internal) => wait(Rule::ReadsWait),
         (Class::Client | Class::Internal, Class::Copy) => wait(Rule::CopyWaits),
@@ -163,7 +161,7 @@ impl Core {
                 }
             }
             Err(Fault::NotSupported) if matches!(op.kind, Kind::Zero { fast: true, .. }) => {
-                op.refused |= bit(ix)
+                op.refused |= bit(ix);
             }
             Err(Fault::Shutdown) => {
                 // It is going away: what it did with this write is not known.

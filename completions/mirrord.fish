@@ -1,0 +1,97 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_mirrord_global_optspecs
+    string join \n q/quiet h/help V/version
+end
+
+function __fish_mirrord_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_mirrord_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_mirrord_using_subcommand
+    set -l cmd (__fish_mirrord_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c mirrord -n "__fish_mirrord_needs_command" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_needs_command" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_needs_command" -s V -l version -d 'Print version'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "create" -d 'Make a volume of one or more legs'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "serve" -d 'Serve a volume until SIGTERM'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "status" -d 'Show the state of one volume, or of all'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "wait" -d 'Wait until a volume is in a state; ends with 7 when the time is over'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "events" -d 'Print what happens, one line for each event'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "leg" -d 'Take a leg out of its volume, or back'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resync" -d 'Copy what is missing to a leg, or to all that miss something'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "check-config" -d 'Check a configuration file: silence and 0 when it is right'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l size -d 'Size of the volume' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l like -d 'As large as this device' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l leg -d 'One copy of the volume; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l from -d 'This leg holds the data; it is copied to all others' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -s n -l dry-run -d 'Check everything, print what would be made, change nothing'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l json -d 'Print what was made as JSON'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l known-equal -d 'All legs hold the same data already'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l known-zero -d 'All legs read as zeroes'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l insecure -d 'Listen beyond this machine though nothing asks who connects'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l config -d 'Read [volume.NAME] of this file; flags are stronger' -r -F
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l leg -d 'One copy of the volume; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l from -d 'This leg holds the data; it is copied to all others' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l ephemeral -d 'A throw-away mirror of the legs that are given: nothing is stored'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-equal -d 'All legs hold the same data already'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-zero -d 'All legs read as zeroes'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l insecure -d 'Listen beyond this machine though nothing asks who connects'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand status" -l watch -d 'Show it again after so long, until stopped' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand status" -l json -d 'One JSON document a line for each volume'
+complete -c mirrord -n "__fish_mirrord_using_subcommand status" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand status" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -l until -d 'The state' -r -f -a "synced\t'Every leg is connected, `UpToDate` and misses nothing'
+connected\t'Every leg is connected'"
+complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -l timeout -d 'Give up after so long' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mirrord -n "__fish_mirrord_using_subcommand events" -l now -d 'Print the present state as events, and end'
+complete -c mirrord -n "__fish_mirrord_using_subcommand events" -l json -d 'One JSON document a line'
+complete -c mirrord -n "__fish_mirrord_using_subcommand events" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand events" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and not __fish_seen_subcommand_from detach attach fail" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and not __fish_seen_subcommand_from detach attach fail" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and not __fish_seen_subcommand_from detach attach fail" -f -a "detach" -d 'Take a leg out until it is attached; its map collects what it misses'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and not __fish_seen_subcommand_from detach attach fail" -f -a "attach" -d 'Take a leg back; what it missed is copied'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and not __fish_seen_subcommand_from detach attach fail" -f -a "fail" -d 'Declare a leg failed, without waiting for its deadline'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_subcommand_from detach" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_subcommand_from detach" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_subcommand_from attach" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_subcommand_from attach" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_subcommand_from fail" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_subcommand_from fail" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resync" -l full -d 'Copy everything, whatever the map says'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resync" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resync" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand check-config" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand check-config" -s h -l help -d 'Print help'

@@ -1,0 +1,266 @@
+#compdef mirrord
+
+autoload -U is-at-least
+
+_mirrord() {
+    typeset -A opt_args
+    typeset -a _arguments_options
+    local ret=1
+
+    if is-at-least 5.2; then
+        _arguments_options=(-s -S -C)
+    else
+        _arguments_options=(-s -C)
+    fi
+
+    local context curcontext="$curcontext" state line
+    _arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'-V[Print version]' \
+'--version[Print version]' \
+":: :_mirrord_commands" \
+"*::: :->mirrord" \
+&& ret=0
+    case $state in
+    (mirrord)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:mirrord-command-$line[1]:"
+        case $line[1] in
+            (create)
+_arguments "${_arguments_options[@]}" : \
+'(--like)--size=[Size of the volume]:SIZE:_default' \
+'--like=[As large as this device]:DEVICE:_default' \
+'*--leg=[One copy of the volume; may be repeated]:LEG:_default' \
+'--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
+'*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
+'(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
+'--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
+'--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
+'--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
+'-n[Check everything, print what would be made, change nothing]' \
+'--dry-run[Check everything, print what would be made, change nothing]' \
+'--json[Print what was made as JSON]' \
+'--known-equal[All legs hold the same data already]' \
+'--known-zero[All legs read as zeroes]' \
+'--insecure[Listen beyond this machine though nothing asks who connects]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Name of the new volume:_default' \
+&& ret=0
+;;
+(serve)
+_arguments "${_arguments_options[@]}" : \
+'--config=[Read \[volume.NAME\] of this file; flags are stronger]:FILE:_files' \
+'*--leg=[One copy of the volume; may be repeated]:LEG:_default' \
+'--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
+'*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
+'(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
+'--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
+'--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
+'--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
+'--ephemeral[A throw-away mirror of the legs that are given\: nothing is stored]' \
+'--known-equal[All legs hold the same data already]' \
+'--known-zero[All legs read as zeroes]' \
+'--insecure[Listen beyond this machine though nothing asks who connects]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Name of the volume:_default' \
+&& ret=0
+;;
+(status)
+_arguments "${_arguments_options[@]}" : \
+'--watch=[Show it again after so long, until stopped]:SECONDS:_default' \
+'--json[One JSON document a line for each volume]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'::name -- Which volume; without it all are shown, also those that are not served:_default' \
+&& ret=0
+;;
+(wait)
+_arguments "${_arguments_options[@]}" : \
+'--until=[The state]:UNTIL:((synced\:"Every leg is connected, \`UpToDate\` and misses nothing"
+connected\:"Every leg is connected"))' \
+'--timeout=[Give up after so long]:T:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':name -- Which volume:_default' \
+&& ret=0
+;;
+(events)
+_arguments "${_arguments_options[@]}" : \
+'--now[Print the present state as events, and end]' \
+'--json[One JSON document a line]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'::name -- Which volume; without it all that are served:_default' \
+&& ret=0
+;;
+(leg)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_mirrord__subcmd__leg_commands" \
+"*::: :->leg" \
+&& ret=0
+
+    case $state in
+    (leg)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:mirrord-leg-command-$line[1]:"
+        case $line[1] in
+            (detach)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
+(attach)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
+(fail)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+(resync)
+_arguments "${_arguments_options[@]}" : \
+'--full[Copy everything, whatever the map says]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all that miss something:_default' \
+&& ret=0
+;;
+(check-config)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':file -- The file:_files' \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+}
+
+(( $+functions[_mirrord_commands] )) ||
+_mirrord_commands() {
+    local commands; commands=(
+'create:Make a volume of one or more legs' \
+'serve:Serve a volume until SIGTERM' \
+'status:Show the state of one volume, or of all' \
+'wait:Wait until a volume is in a state; ends with 7 when the time is over' \
+'events:Print what happens, one line for each event' \
+'leg:Take a leg out of its volume, or back' \
+'resync:Copy what is missing to a leg, or to all that miss something' \
+'check-config:Check a configuration file\: silence and 0 when it is right' \
+    )
+    _describe -t commands 'mirrord commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__check-config_commands] )) ||
+_mirrord__subcmd__check-config_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord check-config commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__create_commands] )) ||
+_mirrord__subcmd__create_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord create commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__events_commands] )) ||
+_mirrord__subcmd__events_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord events commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg_commands] )) ||
+_mirrord__subcmd__leg_commands() {
+    local commands; commands=(
+'detach:Take a leg out until it is attached; its map collects what it misses' \
+'attach:Take a leg back; what it missed is copied' \
+'fail:Declare a leg failed, without waiting for its deadline' \
+    )
+    _describe -t commands 'mirrord leg commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__attach_commands] )) ||
+_mirrord__subcmd__leg__subcmd__attach_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg attach commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__detach_commands] )) ||
+_mirrord__subcmd__leg__subcmd__detach_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg detach commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__fail_commands] )) ||
+_mirrord__subcmd__leg__subcmd__fail_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg fail commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__resync_commands] )) ||
+_mirrord__subcmd__resync_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord resync commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__serve_commands] )) ||
+_mirrord__subcmd__serve_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord serve commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__status_commands] )) ||
+_mirrord__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord status commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__wait_commands] )) ||
+_mirrord__subcmd__wait_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord wait commands' commands "$@"
+}
+
+if [ "$funcstack[1]" = "_mirrord" ]; then
+    _mirrord "$@"
+else
+    compdef _mirrord mirrord
+fi

@@ -1,0 +1,328 @@
+//! All clients together: accepting, limits of the volume, requests to the core, replies from it.
+
+use super::client::{Client, Outcome, Pending};
+use super::exports;
+use super::input::{Incoming, Received};
+use super::{Driver, LISTENER};
+use crate::base::{ByteRange, limits};
+use crate::device::Extent;
+use crate::nbd::{Command, CommandFlags, Errno, Request};
+use crate::transport;
+use crate::volume::core::{Answer, Ask, Event, Fault};
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+/// Receives in one round from one client that is sending a large payload.
+const RECEIVES: usize = 16;
+
+impl Driver<'_> {
+    /// Waits for new clients, or does not.
+    pub(super) fn listen(&mut self, on: bool) {
+        if self.listening == on {
+            return;
+        }
+        self.listening = on;
+        for (i, listener) in self.listeners.iter().enumerate() {
+            // A listener that cannot be waited for is a bug of ours; the volume serves on without it.
+            let _ = if on {
+                epoll::add(&self.epoll, listener, EventData::new_u64(LISTENER + i as u64), EventFlags::IN)
+            } else {
+                epoll::delete(&self.epoll, listener)
+            };
+        }
+    }
+
+    pub(super) fn accept_clients(&mut self, listener: usize) {
+        while self.clients.len() < limits::CLIENTS {
+            let Some(listener) = self.listeners.get(listener) else { return };
+            match transport::accept(listener) {
+                Ok(Some((fd, _))) => {
+                    let client = Client::new(fd, &self.pool, self.now_ms());
+                    let key = self.clients.insert(client);
+                    let Some(client) = self.clients.get_mut(key) else { return };
+                    let flags = client.new_interest().unwrap_or(EventFlags::IN);
+                    if epoll::add(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err() {
+                        self.clients.remove(key);
+                        continue;
+                    }
+                    self.touch(key);
+                }
+                Ok(None) => return,
+                // No descriptors are left: let those that wait be until one is closed.
+                Err(_) => return self.listen(false),
+            }
+        }
+        self.listen(false);
+    }
+
+    pub(super) fn client_ready(&mut self, key: u64, flags: EventFlags) {
+        if flags.contains(EventFlags::IN) {
+            self.receive(key);
+        } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            return self.drop_client(key);
+        }
+        if flags.contains(EventFlags::OUT) {
+            self.touch(key);
+        }
+    }
+
+    fn receive(&mut self, key: u64) {
+        for _ in 0..RECEIVES {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            if client.stalled || !client.input.is_hungry() {
+                return;
+            }
+            let handshake = client.session().is_none();
+            let received = if handshake {
+                let exports = exports::Table::new(&self.name, self.size, &self.legs);
+                self.promised_block = Some(exports.min_block());
+                client.receive(&exports)
+            } else {
+                client.receive(&exports::Nothing)
+            };
+            match received {
+                Received::Some => {}
+                Received::Blocked => return,
+                Received::End if handshake => return self.drop_client(key),
+                Received::End => {
+                    // It may have closed only its sending half: what is in flight is answered.
+                    client.end();
+                    return self.touch(key);
+                }
+            }
+            if handshake {
+                self.touch(key);
+            }
+            self.take_requests(key);
+            if self.clients.get(key).is_none_or(|c| !c.input.has_more()) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the requests that have come, as far as the limits allow.
+    fn take_requests(&mut self, key: u64) {
+        loop {
+            let room = self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES);
+            let Some(client) = self.clients.get_mut(key) else { return };
+            if !room || !client.may_ask() {
+                if !client.stalled {
+                    client.stalled = true;
+                    self.stalled.push(key);
+                    self.touch(key);
+                }
+                return;
+            }
+            let Some(incoming) = client.next() else { return };
+            match incoming {
+                Incoming::Request(request, _) if request.command == Command::Disc => {
+                    client.end();
+                    return self.touch(key);
+                }
+                Incoming::Garbage => return self.drop_client(key),
+                Incoming::Refused(request, errno) => self.answer_now(key, &request, Outcome::Failed(errno)),
+                Incoming::Request(request, payload) => self.admit(Pending { client: key, request, payload }),
+            }
+        }
+    }
+
+    fn admit(&mut self, pending: Pending) {
+        let request = pending.request;
+        if self.stopping {
+            return self.answer_now(pending.client, &request, Outcome::Failed(Errno::Shutdown));
+        }
+        let fua = request.flags.has(CommandFlags::FUA);
+        let empty = request.length == 0;
+        let ask = match request.command {
+            Command::Flush => Ask::Flush,
+            _ if empty => return self.answer_now(pending.client, &request, Outcome::Done),
+            Command::Read => Ask::Read,
+            Command::Write => Ask::Write { fua },
+            Command::Trim => Ask::Zero { fua, no_hole: false, fast: false },
+            Command::WriteZeroes => Ask::Zero {
+                fua,
+                no_hole: request.flags.has(CommandFlags::NO_HOLE),
+                fast: request.flags.has(CommandFlags::FAST_ZERO),
+            },
+            Command::BlockStatus if self.wants_allocation(pending.client) => Ask::Extents,
+            Command::BlockStatus => {
+                let outcome = self.status_of(&pending, None);
+                return self.answer_now(pending.client, &request, outcome);
+            }
+            Command::Cache => return self.answer_now(pending.client, &request, Outcome::Done),
+            Command::Disc | Command::Other(_) => return,
+        };
+        match request.command {
+            Command::Read => self.read_bytes += u64::from(request.length),
+            Command::Write => self.written_bytes += u64::from(request.length),
+            _ => {}
+        }
+        if let Some(client) = self.clients.get_mut(pending.client) {
+            client.charge(&request);
+        }
+        self.totals.add(pending.charge());
+        let range = match ask {
+            Ask::Flush => ByteRange::default(),
+            _ => ByteRange { offset: request.offset, len: u64::from(request.length) },
+        };
+        let token = self.requests.insert(pending);
+        self.events.push(Event::Client { token, ask, range });
+    }
+
+    fn answer_now(&mut self, key: u64, request: &Request, outcome: Outcome) {
+        if let Some(client) = self.clients.get_mut(key) {
+            // Counted too: a client that does not read its replies must not fill the memory.
+            client.charge(request);
+            let charge = Pending { client: key, request: *request, payload: None }.charge();
+            self.totals.add(charge);
+            client.answer(request, outcome);
+            self.touch(key);
+        }
+    }
+
+    /// What the core says to a client.
+    pub(super) fn reply(&mut self, token: u64, answer: Answer) {
+        let Some(pending) = self.requests.remove(token) else { return };
+        let status = pending.request.command == Command::BlockStatus;
+        let outcome = match answer {
+            Answer::Data(io) if status => {
+                let found = self.extents.remove(&io);
+                self.status_of(&pending, found.as_deref())
+            }
+            Answer::Failed(Fault::NotSupported) if status => self.status_of(&pending, None),
+            Answer::Data(io) => match self.reads.remove(&io) {
+                Some(data) if data.len() == pending.request.length as usize => Outcome::Data(data),
+                _ => Outcome::Failed(Errno::Io),
+            },
+            Answer::Done => Outcome::Done,
+            Answer::Failed(fault) => Outcome::Failed(errno(fault)),
+        };
+        match self.clients.get_mut(pending.client) {
+            Some(client) => {
+                client.answer(&pending.request, outcome);
+                self.touch(pending.client);
+            }
+            None => self.totals.settle_one(pending.charge()),
+        }
+    }
+
+    fn wants_allocation(&self, key: u64) -> bool {
+        let session = self.clients.get(key).and_then(Client::session);
+        session.is_some_and(|s| s.contexts.iter().any(|(_, name)| name == exports::ALLOCATION))
+    }
+
+    /// The extents of all contexts that a client asked for; `found` are those of `base:allocation`.
+    fn status_of(&self, pending: &Pending, found: Option<&[Extent]>) -> Outcome {
+        let request = &pending.request;
+        let range = ByteRange { offset: request.offset, len: u64::from(request.length) };
+        let one = request.flags.has(CommandFlags::REQ_ONE);
+        let most = if one { 1 } else { limits::NBD_EXTENTS };
+        let Some(session) = self.clients.get(pending.client).and_then(Client::session) else {
+            return Outcome::Failed(Errno::Io);
+        };
+        let contexts = session.contexts.iter().map(|(id, name)| {
+            let extents = if name == exports::ALLOCATION {
+                exports::allocation(found, range, most)
+            } else {
+                let leg = self.legs.iter().position(|leg| exports::is_dirty_of(name, &leg.spec.name));
+                let runs = leg.map(|leg| self.core.dirty_extents(leg, range, most)).unwrap_or_default();
+                exports::dirty(&runs, range, most)
+            };
+            (*id, extents)
+        });
+        Outcome::Extents(contexts.collect())
+    }
+
+    /// This client has something to send, or its interest changed.
+    pub(super) fn touch(&mut self, key: u64) {
+        if let Some(client) = self.clients.get_mut(key)
+            && !client.touched
+        {
+            client.touched = true;
+            self.touched.push(key);
+        }
+    }
+
+    /// Sends replies; then requests that waited for room are taken.
+    pub(super) fn flush_clients(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            client.touched = false;
+            match client.flush() {
+                Some(settled) => self.totals.settle(settled),
+                None => {
+                    self.drop_client(key);
+                    continue;
+                }
+            }
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.is_over() {
+                self.drop_client(key);
+            } else if let Some(flags) = client.new_interest()
+                && epoll::modify(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err()
+            {
+                self.drop_client(key);
+            }
+        }
+        self.touched = touched;
+        self.unstall();
+    }
+
+    fn unstall(&mut self) {
+        if self.stalled.is_empty() || !self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES) {
+            return;
+        }
+        for key in std::mem::take(&mut self.stalled) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.may_ask() {
+                client.stalled = false;
+                self.touch(key);
+                self.take_requests(key);
+            } else {
+                self.stalled.push(key);
+            }
+        }
+        // Their interest is told to epoll at the end of the next step.
+        if !self.touched.is_empty() && self.events.len() == 1 {
+            self.flush_clients();
+        }
+    }
+
+    /// Closes a connection. Requests in flight finish; their replies are dropped.
+    pub(super) fn drop_client(&mut self, key: u64) {
+        if let Some(client) = self.clients.remove(key) {
+            self.totals.settle(client.unsent());
+            if self.serving && !self.stopping {
+                self.listen(true);
+            }
+        }
+    }
+
+    pub(super) fn sweep_clients(&mut self, now_ms: u64) {
+        for key in self.clients.keys() {
+            if self.clients.get(key).is_some_and(|client| client.is_late(now_ms)) {
+                self.drop_client(key);
+            }
+        }
+    }
+
+    /// No more requests; those without anything in flight go.
+    pub(super) fn end_clients(&mut self) {
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.end();
+                self.touch(key);
+            }
+        }
+    }
+}
+
+const fn errno(fault: Fault) -> Errno {
+    match fault {
+        Fault::Io => Errno::Io,
+        Fault::NoSpace => Errno::NoSpc,
+        Fault::NotSupported => Errno::NotSup,
+        Fault::Invalid => Errno::Inval,
+        Fault::Shutdown => Errno::Shutdown,
+    }
+}

@@ -1,0 +1,289 @@
+//! The control socket inside the loop: lines of JSON in, answers and events out.
+
+use super::output::{Output, Sent};
+use super::slab::Slab;
+use super::{CONTROL, Driver};
+use crate::base::{Class, Error, limits};
+use crate::control::request::{from_line, to_line};
+use crate::control::{Event, EventKind, LegAction, Lines, Reply, Request};
+use crate::transport;
+use crate::volume::core::{Command, Event as CoreEvent};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// The command of a signal: nobody waits for its answer.
+pub(super) const BY_SIGNAL: u64 = 0;
+/// Bytes read at a time.
+const PIECE: usize = 8 << 10;
+
+/// All control connections, and the events that are kept.
+#[derive(Debug)]
+pub(super) struct Control {
+    listener: OwnedFd,
+    conns: Slab<Conn>,
+    /// Who waits for the answer to a command.
+    waiting: HashMap<u64, u64>,
+    last_id: u64,
+    kept: VecDeque<Event>,
+    seq: u64,
+}
+
+#[derive(Debug)]
+struct Conn {
+    fd: OwnedFd,
+    lines: Lines,
+    out: Output,
+    /// A command of it has not been answered: the next one waits.
+    busy: bool,
+    subscribed: bool,
+    /// Events that were not sent because it does not read.
+    lost: u64,
+    ending: bool,
+    interest: EventFlags,
+}
+
+impl Control {
+    /// Nobody connected.
+    pub(super) fn new(listener: OwnedFd) -> Self {
+        Self {
+            listener,
+            conns: Slab::default(),
+            waiting: HashMap::new(),
+            last_id: BY_SIGNAL,
+            kept: VecDeque::new(),
+            seq: 0,
+        }
+    }
+
+    /// Whether somebody still has to be told something.
+    pub(super) fn is_busy(&self) -> bool {
+        self.conns.iter().any(|(_, conn)| !conn.out.is_empty())
+    }
+}
+
+impl Conn {
+    fn send<T: serde::Serialize>(&mut self, value: &T) {
+        match to_line(value) {
+            Ok(line) => self.out.head(|out| out.extend_from_slice(&line)),
+            Err(_) => self.ending = true,
+        }
+    }
+
+    /// An event, unless too much waits already.
+    fn tell(&mut self, event: &Event) {
+        if self.out.queued() - self.out.sent() > limits::CONTROL_LINE as u64 {
+            self.lost += 1;
+            return;
+        }
+        if self.lost > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            let text = format!("{lost} events were not sent: the reader is too slow");
+            let notice = Event { event: EventKind::Lost, leg: None, text, ..event.clone() };
+            self.send(&notice);
+        }
+        self.send(event);
+    }
+}
+
+impl Driver<'_> {
+    pub(super) fn accept_control(&mut self) {
+        while let Ok(Some((fd, _))) = transport::accept(&self.control.listener) {
+            let ours = rustix::process::geteuid();
+            let allowed = rustix::net::sockopt::socket_peercred(&fd)
+                .is_ok_and(|peer| peer.uid == ours || peer.uid.is_root());
+            if !allowed || self.control.conns.len() >= limits::CONTROL_CLIENTS {
+                continue;
+            }
+            let interest = EventFlags::IN;
+            let key = self.control.conns.insert(Conn {
+                fd,
+                lines: Lines::default(),
+                out: Output::default(),
+                busy: false,
+                subscribed: false,
+                lost: 0,
+                ending: false,
+                interest,
+            });
+            let Some(conn) = self.control.conns.get(key) else { return };
+            if epoll::add(&self.epoll, &conn.fd, EventData::new_u64(key | CONTROL), interest).is_err() {
+                self.control.conns.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn control_ready(&mut self, key: u64, flags: EventFlags) {
+        let Some(conn) = self.control.conns.get_mut(key) else { return };
+        if flags.contains(EventFlags::IN) {
+            let mut piece = [0; PIECE];
+            match rustix::io::read(&conn.fd, &mut piece) {
+                Ok(0) => return self.hang_up(key),
+                Ok(n) => conn.lines.push(&piece[..n]),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => return self.hang_up(key),
+            }
+        } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            return self.hang_up(key);
+        }
+        self.take_lines(key);
+        self.send_control(key);
+    }
+
+    fn hang_up(&mut self, key: u64) {
+        self.control.conns.remove(key);
+    }
+
+    fn take_lines(&mut self, key: u64) {
+        loop {
+            let Some(conn) = self.control.conns.get_mut(key) else { return };
+            if conn.busy || conn.ending {
+                return;
+            }
+            let request = match conn.lines.next_line() {
+                Ok(None) => return,
+                Ok(Some(line)) => from_line(line),
+                Err(error) => {
+                    conn.ending = true;
+                    Err(error)
+                }
+            };
+            match request {
+                Ok(request) => self.take_request(key, request),
+                Err(error) => conn.send(&Reply::from(error)),
+            }
+        }
+    }
+
+    fn take_request(&mut self, key: u64, request: Request) {
+        let reply = match request {
+            Request::Ping => Reply::ok(),
+            Request::Status => Reply::value(&self.status()),
+            Request::Events { now } => return self.subscribe(key, now),
+            Request::Leg { action, leg } => {
+                let Some(at) = self.legs.iter().position(|slot| slot.spec.name == leg) else {
+                    return self.reply_control(key, &self.unknown_leg(&leg).into());
+                };
+                let command = match action {
+                    LegAction::Detach => Command::Detach(at),
+                    LegAction::Attach => Command::Attach(at),
+                    LegAction::Fail => Command::Fail(at),
+                };
+                return self.command(key, command);
+            }
+            Request::Resync { leg, full } => {
+                let at = leg.as_ref().map(|leg| self.legs.iter().position(|slot| slot.spec.name == *leg));
+                match (leg, at) {
+                    (Some(leg), Some(None)) => self.unknown_leg(&leg).into(),
+                    (_, at) => return self.command(key, Command::Resync { leg: at.flatten(), full }),
+                }
+            }
+            Request::Stop => {
+                let id = self.command_id(key);
+                return self.stop(id);
+            }
+        };
+        self.reply_control(key, &reply);
+    }
+
+    fn unknown_leg(&self, leg: &crate::base::Name) -> Error {
+        let names: Vec<_> = self.legs.iter().map(|slot| slot.spec.name.as_str()).collect();
+        Error::new(Class::Usage, format!("{}: no leg {leg}: the legs are {}", self.name, names.join(", ")))
+    }
+
+    fn command_id(&mut self, key: u64) -> u64 {
+        self.control.last_id += 1;
+        self.control.waiting.insert(self.control.last_id, key);
+        if let Some(conn) = self.control.conns.get_mut(key) {
+            conn.busy = true;
+        }
+        self.control.last_id
+    }
+
+    fn command(&mut self, key: u64, command: Command) {
+        let id = self.command_id(key);
+        self.events.push(CoreEvent::Command { id, command });
+    }
+
+    /// The core has answered a command.
+    pub(super) fn answer_command(&mut self, id: u64, result: Result<(), &'static str>) {
+        let Some(key) = self.control.waiting.remove(&id) else { return };
+        let refused = |why| {
+            Error::new(Class::Refused, format!("{}: {why}", self.name))
+                .hint(format!("mirrord status {}", self.name))
+        };
+        let reply = Reply::from(result.map_err(refused));
+        if let Some(conn) = self.control.conns.get_mut(key) {
+            conn.busy = false;
+        }
+        self.reply_control(key, &reply);
+        self.take_lines(key);
+        self.send_control(key);
+    }
+
+    fn reply_control(&mut self, key: u64, reply: &Reply) {
+        if let Some(conn) = self.control.conns.get_mut(key) {
+            conn.send(reply);
+        }
+    }
+
+    fn subscribe(&mut self, key: u64, now: bool) {
+        let present = if now { self.present_state() } else { Vec::new() };
+        let Some(conn) = self.control.conns.get_mut(key) else { return };
+        conn.send(&Reply::ok());
+        if now {
+            present.iter().for_each(|event| conn.tell(event));
+            conn.ending = true;
+        } else {
+            self.control.kept.iter().for_each(|event| conn.tell(event));
+            conn.subscribed = true;
+        }
+    }
+
+    /// An event: kept, and told to whoever listens.
+    pub(super) fn event(&mut self, kind: EventKind, leg: Option<usize>, text: &str) {
+        self.control.seq += 1;
+        let name = leg.and_then(|leg| self.legs.get(leg)).map(|slot| &slot.spec.name);
+        let event = Event::new(self.control.seq, kind, &self.name, name, text);
+        for key in self.control.conns.keys() {
+            if let Some(conn) = self.control.conns.get_mut(key)
+                && conn.subscribed
+            {
+                conn.tell(&event);
+                self.send_control(key);
+            }
+        }
+        if self.control.kept.len() == limits::EVENTS {
+            self.control.kept.pop_front();
+        }
+        self.control.kept.push_back(event);
+    }
+
+    fn present_state(&self) -> Vec<Event> {
+        let status = self.status();
+        let legs = self.legs.iter().zip(&status.legs).map(|(slot, leg)| {
+            let text = format!("{} {}", leg.disk_state, leg.connection_state);
+            Event::new(self.control.seq, EventKind::State, &self.name, Some(&slot.spec.name), text)
+        });
+        let volume = if status.suspended { "suspended" } else { "serving" };
+        let volume = Event::new(self.control.seq, EventKind::State, &self.name, None, volume);
+        std::iter::once(volume).chain(legs).collect()
+    }
+
+    fn send_control(&mut self, key: u64) {
+        let Some(conn) = self.control.conns.get_mut(key) else { return };
+        let sent = conn.out.flush(conn.fd.as_fd());
+        if sent == Sent::Broken || (sent == Sent::All && conn.ending) {
+            return self.hang_up(key);
+        }
+        let mut wanted = EventFlags::empty();
+        wanted.set(EventFlags::IN, !conn.busy && !conn.ending);
+        wanted.set(EventFlags::OUT, sent == Sent::Blocked);
+        if wanted != conn.interest {
+            conn.interest = wanted;
+            if epoll::modify(&self.epoll, &conn.fd, EventData::new_u64(key | CONTROL), wanted).is_err() {
+                self.hang_up(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! All legs together: reaching them, losing them, sending to them.
+
+use super::buffers::Pool;
+use super::link::Ended;
+use super::local::{self, LocalLeg, Work, Worked};
+use super::remote::{self, RemoteLeg, Step, Terms};
+use super::{Completion, Driver, LEG};
+use crate::base::{Address, Class, Error, Result, limits};
+use crate::config::{self, VolumeConfig};
+use crate::device::FileDevice;
+use crate::leg::{LegDevice, LegSpec, ReadPreference};
+use crate::nbd::NbdUri;
+use crate::nbd::TransmissionFlags;
+use crate::transport::{self, Endpoint};
+use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, ReadPolicy, ReadWish, Rules};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use std::sync::Arc;
+
+/// Receives in one round from one leg that is sending a large payload.
+const RECEIVES: usize = 16;
+
+/// One leg as the driver knows it.
+pub(super) struct Slot {
+    /// As configured.
+    pub(super) spec: LegSpec,
+    pub(super) io: LegIo,
+    /// The newest session that was given; it goes on while `up`.
+    pub(super) session: u32,
+    pub(super) up: bool,
+    /// The core wants a connection, from this time on.
+    pub(super) connect_at: Option<u64>,
+    /// A connection is wanted or being made.
+    pub(super) trying: bool,
+    /// Why it is not up.
+    pub(super) reason: Option<String>,
+    /// What it last offered.
+    pub(super) offer: Option<Offer>,
+    /// Bytes of local requests done in the loop are never pending; these are those with workers.
+    pub(super) last_in_sync: Option<String>,
+}
+
+/// How a leg is reached.
+pub(super) enum LegIo {
+    Local(LocalLeg),
+    Remote(Box<RemoteLeg>),
+}
+
+/// What a leg offers to clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer {
+    pub(super) zeroes: bool,
+    pub(super) fast_zero: bool,
+    pub(super) min_block: u32,
+    pub(super) preferred_block: u32,
+}
+
+impl Slot {
+    /// A leg not reached yet.
+    pub(super) fn new(spec: &LegSpec, pool: &Pool) -> Result<Self> {
+        let io = match &spec.device {
+            LegDevice::File(path) => LegIo::Local(LocalLeg::new(path)),
+            LegDevice::Nbd(uri) => LegIo::Remote(Box::new(RemoteLeg::new(uri.parse::<NbdUri>()?, pool))),
+        };
+        Ok(Self {
+            spec: spec.clone(),
+            io,
+            session: 0,
+            up: false,
+            connect_at: None,
+            trying: false,
+            reason: None,
+            offer: None,
+            last_in_sync: None,
+        })
+    }
+
+    /// The clean end of a connection.
+    pub(super) fn say_goodbye(&mut self) {
+        self.up = false;
+        self.connect_at = None;
+        match &mut self.io {
+            LegIo::Local(local) => local.close(),
+            LegIo::Remote(remote) => {
+                if let Some(link) = remote.link() {
+                    link.say_goodbye();
+                }
+                remote.close();
+            }
+        }
+    }
+}
+
+/// The core's view of the configuration.
+pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
+    let legs = config.legs.iter().map(|leg| LegConfig {
+        remote: !leg.device.is_local(),
+        read: match leg.read {
+            ReadPreference::Prefer => ReadWish::Prefer,
+            ReadPreference::Allow => ReadWish::Allow,
+            ReadPreference::Avoid => ReadWish::Avoid,
+        },
+        flush_unsafe: leg.flush_unsafe,
+        timeout_ms: leg.timeout_ms,
+        retries: leg.retries,
+    });
+    Config {
+        size,
+        block: config.map_block,
+        min_legs: config.min_legs as usize,
+        read_policy: match config.read_policy {
+            config::ReadPolicy::Local => ReadPolicy::Local,
+            config::ReadPolicy::LeastPending => ReadPolicy::LeastPending,
+            config::ReadPolicy::RoundRobin => ReadPolicy::RoundRobin,
+        },
+        hold_ms: limits::HOLD_MS,
+        rules: Rules::default(),
+        legs: legs.collect(),
+    }
+}
+
+impl Driver<'_> {
+    /// Begins the connections whose time has come.
+    pub(super) fn reach_legs(&mut self, now_ms: u64) {
+        for leg in 0..self.legs.len() {
+            if self.legs[leg].connect_at.is_some_and(|at| at <= now_ms) {
+                self.reach(leg, now_ms);
+            }
+        }
+    }
+
+    fn reach(&mut self, leg: LegIx, now_ms: u64) {
+        let slot = &mut self.legs[leg];
+        match &mut slot.io {
+            LegIo::Local(local) => {
+                // Nothing of an earlier session may still be under way when a new one begins.
+                if local.outstanding > 0 || local.opening {
+                    return;
+                }
+                slot.connect_at = None;
+                local.opening = true;
+                local.close();
+                let path = local.path().to_owned();
+                self.workers
+                    .submit(move || Completion::Opened { leg, device: FileDevice::open(&path, true) });
+            }
+            LegIo::Remote(remote) => {
+                slot.connect_at = None;
+                let address = remote.address().clone();
+                if let Address::Unix(_) = address {
+                    let endpoints = transport::resolve(&address);
+                    return self.resolved(leg, endpoints);
+                }
+                let _ = now_ms;
+                self.workers
+                    .submit(move || Completion::Resolved { leg, endpoints: transport::resolve(&address) });
+            }
+        }
+    }
+
+    /// A host's name was looked up: connect.
+    pub(super) fn resolved(&mut self, leg: LegIx, endpoints: Result<Vec<Endpoint>>) {
+        let now_ms = self.now_ms();
+        let slot = &mut self.legs[leg];
+        let LegIo::Remote(remote) = &mut slot.io else { return };
+        if !slot.trying {
+            return;
+        }
+        match endpoints.and_then(|endpoints| remote.connect(endpoints, now_ms, &slot.spec)) {
+            Ok(()) => self.await_connection(leg),
+            Err(error) => self.unreachable(leg, &error),
+        }
+    }
+
+    fn await_connection(&mut self, leg: LegIx) {
+        let LegIo::Remote(remote) = &self.legs[leg].io else { return };
+        let Some(fd) = remote.fd() else { return };
+        let (data, flags) =
+            (EventData::new_u64(LEG + leg as u64), EventFlags::IN | EventFlags::OUT | EventFlags::ET);
+        if let Err(e) = epoll::add(&self.epoll, fd, data, flags) {
+            self.unreachable(leg, &super::broken("waiting for a leg", e));
+        }
+    }
+
+    fn unreachable(&mut self, leg: LegIx, error: &Error) {
+        let slot = &mut self.legs[leg];
+        slot.reason = Some(error.message.clone());
+        slot.trying = false;
+        if let LegIo::Remote(remote) = &mut slot.io {
+            remote.close();
+        }
+        self.events.push(Event::Unreachable { leg });
+    }
+
+    /// A local leg was opened, or not.
+    pub(super) fn opened(&mut self, leg: LegIx, device: Result<FileDevice>) {
+        let size = self.size;
+        let slot = &mut self.legs[leg];
+        let LegIo::Local(local) = &mut slot.io else { return };
+        local.opening = false;
+        if !slot.trying {
+            return;
+        }
+        let fits = device.and_then(|device| {
+            if device.size() >= size {
+                return Ok(device);
+            }
+            let text =
+                format!("{}: it has {} bytes, the volume has {size}", device.path().display(), device.size());
+            Err(Error::new(Class::Refused, text))
+        });
+        match fits {
+            Ok(device) => {
+                let caps = local::caps(&device);
+                let offer =
+                    Offer { zeroes: true, fast_zero: caps.fast_zero, min_block: 1, preferred_block: 4096 };
+                local.open(device);
+                self.up(leg, caps, offer);
+            }
+            Err(error) => self.unreachable(leg, &error),
+        }
+    }
+
+    fn up(&mut self, leg: LegIx, caps: Caps, offer: Offer) {
+        let slot = &mut self.legs[leg];
+        slot.session += 1;
+        (slot.up, slot.trying, slot.reason) = (true, false, None);
+        slot.offer = Some(offer);
+        self.events.push(Event::Up { leg, session: slot.session, caps });
+    }
+
+    /// The socket of a leg is ready for something.
+    pub(super) fn leg_ready(&mut self, leg: usize, flags: EventFlags) {
+        let Some(Slot { io: LegIo::Remote(remote), .. }) = self.legs.get(leg) else { return };
+        if remote.is_opening() {
+            self.go_on_connecting(leg);
+        } else if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            self.receive_from(leg);
+        }
+        // What waits to be sent is sent at the end of the round anyway.
+    }
+
+    fn go_on_connecting(&mut self, leg: LegIx) {
+        let now_ms = self.now_ms();
+        let terms = Terms {
+            size: self.size,
+            min_block: self.promised_block.filter(|_| self.clients.len() > 0),
+            flush_unsafe: self.legs[leg].spec.flush_unsafe,
+        };
+        let slot = &mut self.legs[leg];
+        let LegIo::Remote(remote) = &mut slot.io else { return };
+        match remote.advance(&terms) {
+            Step::Wait => {}
+            Step::Ready(info) => {
+                let caps = remote::caps(&info);
+                let offer = Offer {
+                    zeroes: info.flags.has(TransmissionFlags::SEND_WRITE_ZEROES),
+                    fast_zero: caps.fast_zero,
+                    min_block: info.min_block,
+                    preferred_block: info.preferred_block,
+                };
+                self.up(leg, caps, offer);
+                self.wait_for(leg);
+            }
+            Step::Failed(error) => match remote.next_endpoint(now_ms, &slot.spec) {
+                Some(Ok(())) => self.await_connection(leg),
+                Some(Err(error)) => self.unreachable(leg, &error),
+                None => self.unreachable(leg, &error),
+            },
+        }
+    }
+
+    fn receive_from(&mut self, leg: LegIx) {
+        let mut ended = Vec::new();
+        let mut failed = None;
+        let slot = &mut self.legs[leg];
+        let LegIo::Remote(remote) = &mut slot.io else { return };
+        let Some(link) = remote.link() else { return };
+        for _ in 0..RECEIVES {
+            match link.receive(&mut ended) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let session = slot.session;
+        for Ended { io, result, data } in ended {
+            if let Some(data) = data {
+                self.reads.insert(io, data);
+            }
+            self.events.push(Event::Done { leg, session, io, result });
+        }
+        if let Some(error) = failed {
+            self.lost(leg, &error);
+        }
+    }
+
+    /// A connection that was up is lost.
+    fn lost(&mut self, leg: LegIx, error: &Error) {
+        let slot = &mut self.legs[leg];
+        slot.reason = Some(error.message.clone());
+        if let LegIo::Remote(remote) = &mut slot.io {
+            remote.close();
+        }
+        if std::mem::take(&mut slot.up) {
+            self.events.push(Event::Down { leg, session: slot.session });
+        }
+    }
+
+    /// The core ends a session.
+    pub(super) fn disconnect(&mut self, leg: LegIx, session: u32) {
+        let Some(slot) = self.legs.get_mut(leg) else { return };
+        if slot.session != session || !slot.up {
+            return;
+        }
+        slot.up = false;
+        match &mut slot.io {
+            LegIo::Local(local) => local.close(),
+            LegIo::Remote(remote) => remote.close(),
+        }
+        self.local_todo.retain(|todo| todo.leg != leg);
+    }
+
+    /// Sends what waits for remote legs.
+    pub(super) fn flush_legs(&mut self) {
+        for leg in 0..self.legs.len() {
+            let LegIo::Remote(remote) = &mut self.legs[leg].io else { continue };
+            let Some(link) = remote.link() else { continue };
+            if link.load().1 == 0 {
+                continue;
+            }
+            if link.flush() {
+                self.wait_for(leg);
+            } else {
+                self.lost(leg, &Error::new(Class::Connect, "sending: the server closed the connection"));
+            }
+        }
+    }
+
+    fn wait_for(&mut self, leg: LegIx) {
+        let LegIo::Remote(remote) = &mut self.legs[leg].io else { return };
+        let Some(link) = remote.link() else { return };
+        if let Some(flags) = link.new_interest() {
+            let data = EventData::new_u64(LEG + leg as u64);
+            if let Err(e) = epoll::modify(&self.epoll, link.fd(), data, flags) {
+                self.lost(leg, &super::broken("waiting for a leg", e));
+            }
+        }
+    }
+
+    pub(super) fn sweep_legs(&mut self, now_ms: u64) {
+        for leg in 0..self.legs.len() {
+            let late = matches!(&self.legs[leg].io, LegIo::Remote(remote) if remote.is_late(now_ms));
+            if late {
+                let error = Error::new(Class::Timeout, "connecting: no answer in time");
+                self.unreachable(leg, &error);
+            }
+        }
+    }
+
+    /// Has work on a local leg done by a worker.
+    pub(super) fn hand_over(
+        &mut self,
+        leg: LegIx,
+        session: u32,
+        io: IoId,
+        range: crate::base::ByteRange,
+        work: Work,
+    ) {
+        let Some(Slot { io: LegIo::Local(local), .. }) = self.legs.get_mut(leg) else { return };
+        let Some(device) = local.device().map(Arc::clone) else { return };
+        local.outstanding += 1;
+        local.outstanding_bytes += range.len;
+        let flush = matches!(work, Work::Flush);
+        let job = move || {
+            let worked = local::perform(&device, work, range);
+            Completion::Worked { leg, session, io, bytes: range.len, worked }
+        };
+        if flush { self.workers.submit(job) } else { self.io_workers.submit(job) }
+    }
+
+    /// A worker is done with work on a local leg.
+    pub(super) fn worked(&mut self, leg: LegIx, session: u32, io: IoId, bytes: u64, worked: Worked) {
+        if let Some(Slot { io: LegIo::Local(local), .. }) = self.legs.get_mut(leg) {
+            local.outstanding -= 1;
+            local.outstanding_bytes -= bytes;
+        }
+        self.deliver(leg, session, io, worked);
+    }
+
+    /// Tells the core what came of local I/O, unless the session has ended.
+    pub(super) fn deliver(&mut self, leg: LegIx, session: u32, io: IoId, worked: Worked) {
+        if self.legs.get(leg).is_none_or(|slot| !slot.up || slot.session != session) {
+            return;
+        }
+        if let Some(data) = worked.data {
+            self.reads.insert(io, data);
+        }
+        if let Some(extents) = worked.extents {
+            self.extents.insert(io, extents);
+        }
+        self.events.push(Event::Done { leg, session, io, result: worked.result });
+    }
+}

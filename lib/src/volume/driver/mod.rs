@@ -1,0 +1,379 @@
+//! The I/O around the core: one loop over all sockets, and a few threads for what may take long.
+//!
+//! A round of the loop: wait; receive from whoever is ready and turn the bytes into a batch of events; let the
+//! core decide; send to remote legs first, then do local I/O, and let the core decide again about what that
+//! brought, until it is quiet; then send the replies of all clients, each with as few system calls as there are
+//! sockets. Payloads are received once and never copied on the way ([`buffers`]).
+
+mod actions;
+mod buffers;
+mod client;
+mod clients;
+mod control;
+mod exports;
+mod input;
+mod legs;
+mod link;
+mod local;
+mod output;
+mod remote;
+mod report;
+mod slab;
+mod workers;
+
+use crate::base::{Class, Error, Id, Name, Result};
+use crate::config::VolumeConfig;
+use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::options::ServeNotice;
+use crate::volume::state::{MapHandle, Records};
+use buffers::{Pool, Slice};
+use client::{Charge, Client, Pending};
+use control::Control;
+use legs::Slot;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::Timespec;
+use slab::Slab;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use workers::{Results, Workers};
+
+/// Names of what epoll waits for. Clients have names from a [`Slab`], which are 2^32 at least.
+const WAKE: u64 = 1;
+const SIGNAL: u64 = 2;
+const CONTROL_LISTENER: u64 = 3;
+const LISTENER: u64 = 1 << 16;
+const LEG: u64 = 2 << 16;
+/// Control connections: a name from their slab with this bit.
+const CONTROL: u64 = 1 << 63;
+
+/// Threads for local I/O that waits for a disk: as many requests as a disk likes to have at once.
+const IO_THREADS: usize = 8;
+/// Connection deadlines are looked at so often, in milliseconds.
+const SWEEP_MS: u64 = 200;
+/// At the end, replies are sent for so long at most, in milliseconds.
+const LINGER_MS: u64 = 1_000;
+
+/// Everything that a volume needs to be served.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// The volume.
+    pub(crate) name: Name,
+    /// Its identity.
+    pub(crate) id: Id,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// Legs and options.
+    pub(crate) config: VolumeConfig,
+    /// What was found of each leg.
+    pub(crate) starts: Vec<LegStart>,
+    /// The map of each leg, in use.
+    pub(crate) maps: Vec<MapHandle>,
+    /// The records of all legs.
+    pub(crate) records: Arc<Mutex<Records>>,
+    /// By so many bytes the maps were wider at the start than before the crash.
+    pub(crate) widened: u64,
+    /// Where NBD clients connect, and the same for people.
+    pub(crate) listeners: Vec<OwnedFd>,
+    /// NBD URIs.
+    pub(crate) uris: Vec<String>,
+    /// Where administrators connect.
+    pub(crate) control: OwnedFd,
+    /// Readable once a signal asks for the end.
+    pub(crate) signals: UnixStream,
+}
+
+/// What workers report.
+#[derive(Debug)]
+enum Completion {
+    /// Local I/O.
+    Worked { leg: LegIx, session: u32, io: IoId, bytes: u64, worked: local::Worked },
+    /// A local leg was opened, or not.
+    Opened { leg: LegIx, device: Result<crate::device::FileDevice> },
+    /// A host's name was looked up.
+    Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    /// The state was written.
+    Persisted { seq: u64, result: Result<()> },
+}
+
+/// I/O names are dense numbers; the table needs no better hash.
+#[derive(Default)]
+struct IoHasher(u64);
+
+impl Hasher for IoHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+type IoTable<T> = HashMap<IoId, T, BuildHasherDefault<IoHasher>>;
+
+/// The loop and all it knows.
+struct Driver<'a> {
+    name: Name,
+    id: Id,
+    size: u64,
+    config: VolumeConfig,
+    core: Core,
+    /// What happened in this round; begins with a tick.
+    events: Vec<Event>,
+    actions: Vec<Action>,
+    began: Instant,
+    now: Instant,
+    epoll: OwnedFd,
+    pool: Pool,
+    results: Results<Completion>,
+    io_workers: Workers<Completion>,
+    workers: Workers<Completion>,
+
+    listeners: Vec<OwnedFd>,
+    uris: Vec<String>,
+    listening: bool,
+    clients: Slab<Client>,
+    requests: Slab<Pending>,
+    totals: Charge,
+    /// Clients with something to send.
+    touched: Vec<u64>,
+    /// Clients whose requests wait for room.
+    stalled: Vec<u64>,
+    read_bytes: u64,
+    written_bytes: u64,
+
+    legs: Vec<Slot>,
+    local_todo: Vec<actions::Todo>,
+    /// What reads brought, until the core lets go of it.
+    reads: IoTable<Slice>,
+    extents: IoTable<Vec<crate::device::Extent>>,
+    promised_block: Option<u32>,
+    maps: Vec<MapHandle>,
+    records: Arc<Mutex<Records>>,
+    widened: u64,
+
+    control: Control,
+    signals: UnixStream,
+    notify: &'a mut dyn FnMut(ServeNotice),
+    serving: bool,
+    stopping: bool,
+    swept_ms: u64,
+    /// The core has stopped: which maps may be closed as clean.
+    stopped: Option<Vec<bool>>,
+}
+
+/// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
+pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<bool>> {
+    let mut driver = Driver::new(setup, notify)?;
+    driver.run()
+}
+
+fn broken(doing: &str, error: rustix::io::Errno) -> Error {
+    Error::os(Class::Internal, "event loop", doing, error)
+}
+
+impl<'a> Driver<'a> {
+    fn new(setup: Setup, notify: &'a mut dyn FnMut(ServeNotice)) -> Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|e| broken("making it", e))?;
+        let results = Results::new()?;
+        let add = |fd: rustix::fd::BorrowedFd<'_>, name: u64, flags| {
+            epoll::add(&epoll, fd, EventData::new_u64(name), flags).map_err(|e| broken("waiting", e))
+        };
+        add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
+        add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
+        add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
+        let pool = Pool::new();
+        let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
+        let legs = legs?;
+        let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
+        let now = Instant::now();
+        Ok(Self {
+            io_workers: results.workers("mirrord-io", IO_THREADS),
+            workers: results.workers("mirrord-sync", legs.len() + 1),
+            name: setup.name,
+            id: setup.id,
+            size: setup.size,
+            config: setup.config,
+            core,
+            events: Vec::new(),
+            actions: Vec::new(),
+            began: now,
+            now,
+            epoll,
+            pool,
+            results,
+            listeners: setup.listeners,
+            uris: setup.uris,
+            listening: false,
+            clients: Slab::default(),
+            requests: Slab::default(),
+            totals: Charge::default(),
+            touched: Vec::new(),
+            stalled: Vec::new(),
+            read_bytes: 0,
+            written_bytes: 0,
+            legs,
+            local_todo: Vec::new(),
+            reads: IoTable::default(),
+            extents: IoTable::default(),
+            promised_block: None,
+            maps: setup.maps,
+            records: setup.records,
+            widened: setup.widened,
+            control: Control::new(setup.control),
+            signals: setup.signals,
+            notify,
+            serving: false,
+            stopping: false,
+            swept_ms: 0,
+            stopped: None,
+        })
+    }
+
+    fn run(&mut self) -> Result<Vec<bool>> {
+        let mut ready = Vec::with_capacity(256);
+        loop {
+            self.round(&mut ready)?;
+            if let Some(clean) = self.stopped.take() {
+                self.end(&mut ready);
+                return Ok(clean);
+            }
+        }
+    }
+
+    /// Milliseconds of the ticks' clock.
+    fn now_ms(&self) -> u64 {
+        self.now.duration_since(self.began).as_millis() as u64
+    }
+
+    /// One round of the loop.
+    fn round(&mut self, ready: &mut Vec<epoll::Event>) -> Result<()> {
+        self.wait(ready)?;
+        self.tick();
+        for event in ready.drain(..) {
+            self.dispatch(event.data.u64(), event.flags);
+        }
+        self.timers();
+        self.settle();
+        Ok(())
+    }
+
+    fn wait(&self, ready: &mut Vec<epoll::Event>) -> Result<()> {
+        let now_ms = self.now_ms();
+        let next =
+            self.legs.iter().filter_map(|leg| leg.connect_at).map(|at| at.saturating_sub(now_ms)).min();
+        let wait_ms = next.unwrap_or(TICK_MS).clamp(1, TICK_MS);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms.cast_signed() * 1_000_000 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(broken("waiting", error)),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.now = Instant::now();
+        self.events.clear();
+        self.events.push(Event::Tick { now_ms: self.now_ms() });
+    }
+
+    fn dispatch(&mut self, name: u64, flags: EventFlags) {
+        match name {
+            WAKE => self.completions(),
+            SIGNAL => self.signalled(),
+            CONTROL_LISTENER => self.accept_control(),
+            _ if name & CONTROL != 0 => self.control_ready(name & !CONTROL, flags),
+            _ if name > u64::from(u32::MAX) => self.client_ready(name, flags),
+            _ if name >= LEG => self.leg_ready((name - LEG) as usize, flags),
+            _ => self.accept_clients((name - LISTENER) as usize),
+        }
+    }
+
+    /// Lets the core decide until nothing more happens, then answers.
+    fn settle(&mut self) {
+        loop {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.core.step(&self.events, &mut actions);
+            self.events.clear();
+            self.events.push(Event::Tick { now_ms: self.now_ms() });
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+            self.actions = actions;
+            self.flush_legs();
+            self.work_locally();
+            if self.events.len() == 1 {
+                self.flush_clients();
+                if self.events.len() == 1 {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn timers(&mut self) {
+        let now_ms = self.now_ms();
+        self.reach_legs(now_ms);
+        if now_ms >= self.swept_ms + SWEEP_MS {
+            self.swept_ms = now_ms;
+            self.sweep_clients(now_ms);
+            self.sweep_legs(now_ms);
+        }
+    }
+
+    fn completions(&mut self) {
+        let mut done = Vec::new();
+        self.results.take(&mut done);
+        for completion in done {
+            match completion {
+                Completion::Worked { leg, session, io, bytes, worked } => {
+                    self.worked(leg, session, io, bytes, worked);
+                }
+                Completion::Opened { leg, device } => self.opened(leg, device),
+                Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Persisted { seq, result } => self.persisted(seq, result),
+            }
+        }
+    }
+
+    fn signalled(&mut self) {
+        use std::io::Read as _;
+        let mut bytes = [0; 64];
+        while matches!(self.signals.read(&mut bytes), Ok(n) if n > 0) {}
+        self.stop(control::BY_SIGNAL);
+    }
+
+    /// The clean end: no request is taken any more, those in flight are answered.
+    fn stop(&mut self, id: u64) {
+        if !self.stopping {
+            self.stopping = true;
+            (self.notify)(ServeNotice::Stopping);
+            self.listen(false);
+        }
+        self.events.push(Event::Command { id, command: Command::Stop });
+    }
+
+    /// After the core has stopped: legs are told, replies are sent for a while.
+    fn end(&mut self, ready: &mut Vec<epoll::Event>) {
+        for leg in &mut self.legs {
+            leg.say_goodbye();
+        }
+        let until_ms = self.now_ms() + LINGER_MS;
+        self.end_clients();
+        while (self.clients.len() > 0 || self.control.is_busy()) && self.now_ms() < until_ms {
+            if self.round(ready).is_err() {
+                return;
+            }
+            self.end_clients();
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! From options to a running driver, and the clean end after it.
+
+use super::driver::{self, Setup};
+use super::options::{CreateOptions, ServeNotice, ServeOptions};
+use super::state::{self, MapHandle};
+use crate::base::{Class, Error, Result};
+use crate::control::{StateDir, VolumeDir};
+use crate::transport;
+use rustix::net::SocketAddrAny;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Permissions of sockets: the owner alone.
+const SOCKET_MODE: u32 = 0o600;
+
+/// Serves a volume until it is told to stop, by a signal or over its control socket.
+///
+/// 1. Listeners are opened, records and maps are opened for use ([`state::open`]).
+/// 2. The driver serves; `READY=1` is told to systemd when requests are admitted.
+/// 3. At the end maps that the core calls clean are closed as such, and no leg says PRIMARY any more.
+///
+/// Classes: `Busy` if another daemon serves it, `Damaged`, `Refused`, `Io`.
+pub fn serve(options: &ServeOptions, notice: &mut dyn FnMut(ServeNotice)) -> Result<()> {
+    let Some(trust) = &options.ephemeral else { return serve_in(options, notice) };
+    let scratch = Scratch::new(&options.state_dir)?;
+    let state_dir = StateDir::new(&scratch.0);
+    super::create::create(&CreateOptions {
+        state_dir: state_dir.clone(),
+        name: options.name.clone(),
+        size: None,
+        like: Some(smallest(options)?),
+        config: options.config.clone(),
+        trust: trust.clone(),
+        dry_run: false,
+    })?;
+    // The sockets stay where administrators look for them.
+    let dir = options.volume_dir();
+    std::fs::create_dir_all(dir.path())
+        .map_err(|e| Error::io(dir.path().display(), "creating the volume's directory", e))?;
+    let inner = ServeOptions { state_dir, ..options.clone() };
+    let result = serve_with(&inner, &dir, notice);
+    for path in [dir.pid(), dir.lock()] {
+        let _ = std::fs::remove_file(path);
+    }
+    let _ = std::fs::remove_dir(dir.path());
+    result
+}
+
+/// A directory that goes with the process.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(state_dir: &StateDir) -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let id = crate::base::Id::random()?;
+        let path = state_dir.path().join(format!(".ephemeral-{id}"));
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|e| Error::io(path.display(), "creating a temporary directory", e))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A throw-away mirror is as large as its first leg: the others are checked against it.
+fn smallest(options: &ServeOptions) -> Result<crate::leg::LegDevice> {
+    let leg = options.config.legs.first();
+    leg.map(|leg| leg.device.clone())
+        .ok_or_else(|| Error::new(Class::Usage, format!("{}: serving it: no leg is given", options.name)))
+}
+
+fn serve_in(options: &ServeOptions, notice: &mut dyn FnMut(ServeNotice)) -> Result<()> {
+    serve_with(options, &options.volume_dir(), notice)
+}
+
+/// Serves what stands in the directory of `options`, with sockets in `sockets`.
+fn serve_with(
+    options: &ServeOptions,
+    sockets: &VolumeDir,
+    notice: &mut dyn FnMut(ServeNotice),
+) -> Result<()> {
+    let mut config = options.config.clone();
+    config.check()?;
+    let opened = state::open(&options.volume_dir(), &config.legs)?;
+    if config.map_block != opened.block {
+        let text = format!(
+            "{}: serving it: map-block is {}, it was created with {}",
+            options.name,
+            config.map_block.bytes(),
+            opened.block.bytes()
+        );
+        return Err(Error::new(Class::Refused, text));
+    }
+    config.map_block = opened.block;
+    let _lock = opened.lock;
+    let signals = signals()?;
+    let control_path = sockets.control_socket()?;
+    let control = transport::listen_unix(&control_path, SOCKET_MODE)?;
+    let _control_file = Remove(control_path);
+    let mut socket_files = Vec::new();
+    let (listeners, uris) = listeners(options, sockets, &mut socket_files)?;
+    let pid = sockets.pid();
+    crate::device::durable::replace(&pid, format!("{}\n", std::process::id()).as_bytes())?;
+    let _pid_file = Remove(pid);
+    for note in opened.notes {
+        notice(ServeNotice::Note(note));
+    }
+    let records = Arc::new(Mutex::new(opened.records));
+    let setup = Setup {
+        name: options.name.clone(),
+        id: opened.id,
+        size: opened.size,
+        config,
+        starts: opened.starts,
+        maps: opened.maps.clone(),
+        records: Arc::clone(&records),
+        widened: opened.widened,
+        listeners,
+        uris,
+        control,
+        signals,
+    };
+    let clean = driver::run(setup, notice)?;
+    close(opened.maps, &clean)?;
+    records.lock().unwrap_or_else(PoisonError::into_inner).demote()
+}
+
+/// Step 3.
+fn close(maps: Vec<MapHandle>, clean: &[bool]) -> Result<()> {
+    let mut result = Ok(());
+    for (map, clean) in maps.into_iter().zip(clean) {
+        if *clean {
+            result = result.and(map.close_clean());
+        }
+    }
+    result
+}
+
+/// A file that goes when serving ends.
+struct Remove(PathBuf);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A stream that becomes readable at SIGTERM or SIGINT.
+fn signals() -> Result<UnixStream> {
+    let fail = |e| Error::os(Class::Internal, "signals", "setting up their handling", e);
+    let (ours, theirs) = UnixStream::pair().map_err(fail)?;
+    ours.set_nonblocking(true).map_err(fail)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let pipe = theirs.try_clone().map_err(fail)?;
+        signal_hook::low_level::pipe::register(signal, pipe).map_err(fail)?;
+    }
+    Ok(ours)
+}
+
+/// Opens everything to listen on; a Unix socket in the volume's directory if nothing was asked for.
+fn listeners(
+    options: &ServeOptions,
+    sockets: &VolumeDir,
+    files: &mut Vec<Remove>,
+) -> Result<(Vec<OwnedFd>, Vec<String>)> {
+    let config = &options.config;
+    let (mut fds, mut uris) = (Vec::new(), Vec::new());
+    let unix = match &config.unix {
+        Some(path) => Some(path.clone()),
+        None if config.listen.is_empty() => Some(sockets.nbd_socket()?),
+        None => None,
+    };
+    if let Some(path) = unix {
+        fds.push(transport::listen_unix(&path, SOCKET_MODE)?);
+        uris.push(format!("nbd+unix:///{}?socket={}", options.name, escaped(&path)));
+        files.push(Remove(path));
+    }
+    for listen in &config.listen {
+        for address in listen.resolve(config.insecure)? {
+            let fd = transport::listen_tcp(&address)?;
+            uris.push(format!("nbd://{}/{}", bound(&fd).unwrap_or(address), options.name));
+            fds.push(fd);
+        }
+    }
+    Ok((fds, uris))
+}
+
+/// The address that a listener has: the system may have chosen the port.
+fn bound(fd: &OwnedFd) -> Option<SocketAddr> {
+    let any: SocketAddrAny = rustix::net::getsockname(fd).ok()?;
+    SocketAddr::try_from(any).ok()
+}
+
+/// A path as the parameter of a URI.
+fn escaped(path: &Path) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b'~');
+    path.as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|b| if plain(b) { char::from(*b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}

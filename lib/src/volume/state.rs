@@ -1,0 +1,123 @@
+//! Between the core and what stands on disk: records and maps of all legs of one volume.
+//!
+//! All legs of a volume are kept by this machine, so their records lie side by side, and each leg has one map:
+//! what it lacks of the volume. A map is relative to the volume's generation, which is that of the legs in sync.
+
+mod open;
+mod persist;
+
+use crate::base::{Id, Result};
+use crate::control::VolumeDir;
+use crate::generation::{Flags, Record, RecordStore};
+use crate::map::MapFile;
+use crate::volume::core::LegRecord;
+pub(crate) use open::open;
+pub(crate) use persist::persist;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The map of one leg, in use. Marks take effect at once; only a change of generation holds it for longer, in a
+/// worker, while no write is answered anyway.
+#[derive(Clone, Debug)]
+pub(crate) struct MapHandle(Arc<Mutex<MapFile>>);
+
+impl MapHandle {
+    pub(crate) fn new(map: MapFile) -> Self {
+        Self(Arc::new(Mutex::new(map)))
+    }
+
+    /// Sets bits: they survive the death of this process.
+    pub(crate) fn mark(&self, blocks: Range<u64>) {
+        self.with(|map| map.mark(blocks));
+    }
+
+    /// Clears bits.
+    pub(crate) fn clear(&self, blocks: Range<u64>) {
+        self.with(|map| map.clear(blocks));
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut MapFile) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the use. A map that somebody else still holds is not closed: it is then as after a crash.
+    pub(crate) fn close_clean(self) -> Result<()> {
+        match Arc::try_unwrap(self.0) {
+            Ok(map) => map.into_inner().unwrap_or_else(PoisonError::into_inner).close_clean(),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The records of all legs, in the order of the configuration, as they are on disk.
+#[derive(Debug)]
+pub(crate) struct Records {
+    stores: Vec<RecordStore>,
+    pub(crate) records: Vec<Record>,
+}
+
+impl Records {
+    /// Opens and locks the record of every leg.
+    fn open<'a>(dir: &VolumeDir, names: impl Iterator<Item = &'a crate::base::Name>) -> Result<Self> {
+        let (mut stores, mut records) = (Vec::new(), Vec::new());
+        for name in names {
+            let (store, record) = RecordStore::open(&dir.record(name))?;
+            stores.push(store);
+            records.push(record);
+        }
+        Ok(Self { stores, records })
+    }
+
+    /// Changes the record of a leg durably, if the change changes anything.
+    fn change(&mut self, leg: usize, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+        let mut new = self.records[leg].clone();
+        change(&mut new)?;
+        if new != self.records[leg] {
+            self.stores[leg].write(&mut new)?;
+            self.records[leg] = new;
+        }
+        Ok(())
+    }
+
+    /// The clean end: nobody says PRIMARY any more.
+    pub(crate) fn demote(&mut self) -> Result<()> {
+        for leg in 0..self.records.len() {
+            self.change(leg, |record| {
+                record.flags.remove(Flags::PRIMARY);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The leg whose contents are the volume's: of those in sync the one whose generation none of the others
+    /// has left behind.
+    pub(crate) fn reference(&self) -> Option<usize> {
+        let in_sync = || (0..self.records.len()).filter(|&leg| self.records[leg].in_sync());
+        let left_behind = |leg: usize| {
+            let current = self.records[leg].current.id;
+            in_sync().any(|other| self.records[other].remembers(current))
+        };
+        in_sync().find(|&leg| !left_behind(leg))
+    }
+
+    /// The volume's generation. Without a leg in sync, that from which the last resync came.
+    pub(crate) fn generation(&self) -> Id {
+        if let Some(leg) = self.reference() {
+            return self.records[leg].current.id;
+        }
+        self.records.first().map_or(Id::NONE, |record| record.current.id)
+    }
+
+    /// What the core calls the state of a leg.
+    pub(crate) fn leg_record(&self, leg: usize) -> LegRecord {
+        let record = &self.records[leg];
+        let has = |flag| record.flags.contains(flag);
+        LegRecord {
+            in_sync: record.in_sync() && record.current.id == self.generation(),
+            inconsistent: has(Flags::INCONSISTENT),
+            detached: has(Flags::DETACHED),
+            failed: has(Flags::FAILED),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What tests share: a directory of their own, programs with a time limit, servers that never outlive their
+//! test, and skipping that nobody can miss.
+
+// Each module of tests uses a part of this.
+#![allow(dead_code, unused_imports)]
+
+mod need;
+mod run;
+mod server;
+mod volume;
+
+pub use need::need;
+pub use run::{Output, Tool, run};
+pub use server::{Server, wait_for};
+pub use volume::{Volume, assert_equal, nbdkit};
+
+use std::path::{Path, PathBuf};
+
+/// The directory of the checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The names of the programs: the files in `bins/`.
+pub fn bins() -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(root().join("bins"))
+        .expect("bins")
+        .map(|entry| entry.expect("entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .map(|path| path.file_stem().expect("stem").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A built program.
+pub fn bin(name: &str) -> PathBuf {
+    // Beside the tests' own directory, whatever the profile: target/PROFILE/deps/tests-… and target/PROFILE/NAME.
+    let here = std::env::current_exe().expect("own path");
+    here.parent().and_then(Path::parent).expect("target directory").join(name)
+}
+
+/// A directory of a test's own, with a state directory in it. Its path is short enough for sockets.
+pub struct Dir(tempfile::TempDir);
+
+impl Dir {
+    /// A new one.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("mt").tempdir().expect("temporary directory");
+        std::fs::create_dir(dir.path().join("state")).expect("state directory");
+        Self(dir)
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A file in it, of zeroes.
+    pub fn image(&self, name: &str, size: u64) -> PathBuf {
+        let path = self.path(name);
+        std::fs::File::create(&path).and_then(|file| file.set_len(size)).expect("image");
+        path
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// `mirrord` with this state directory and these arguments.
+    pub fn mirrord(&self, args: &[&str]) -> Tool {
+        Tool::new(bin("mirrord")).args(args).env("MIRROR_STATE_DIR", self.state())
+    }
+}
