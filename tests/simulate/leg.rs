@@ -25,6 +25,8 @@ pub struct Leg {
     pub storage: Storage,
     /// The connection.
     pub session: Session,
+    /// Stamp of the end of the last connection.
+    pub ended: u64,
     /// Number of the last connection.
     pub sessions: u32,
     /// Number of the last attempt to connect.
@@ -50,6 +52,7 @@ impl Leg {
             plan,
             storage: Storage::new(cells),
             session: Session::None,
+            ended: 0,
             sessions: 0,
             attempt: 0,
             queued: 0,
@@ -273,6 +276,7 @@ impl World<'_> {
     pub fn end_session(&mut self, leg: usize, after: Session) {
         let (Session::Live(session) | Session::Broken(session)) = self.legs[leg].session else { return };
         self.legs[leg].session = after;
+        self.legs[leg].ended = self.next_stamp();
         if let Session::Broken(_) = after {
             let when = self.now + self.random.below(20);
             self.at(when, Entry::Down(leg, session));

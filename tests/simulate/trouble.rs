@@ -215,7 +215,8 @@ impl World<'_> {
             // The end of the process has told of whatever is lost before the next one serves.
             let since = match (self.core.is_some() && self.served, *failed) {
                 (false, _) => self.announced,
-                (true, 0) => stamp,
+                // A lost connection was reason enough to tell, whenever the far server restarted after it.
+                (true, 0) => self.legs[leg].ended,
                 (true, failed) => failed,
             };
             let survivor = self.legs[leg].storage.cells[*at].visible();
