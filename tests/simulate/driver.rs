@@ -79,6 +79,7 @@ impl World<'_> {
                 };
                 self.commands.0.swap_remove(at);
             }
+            Action::Note { leg, note: Note::Elected } => self.elected = *leg,
             Action::Note { note: Note::Serving, .. } => self.served = true,
             Action::Note { leg: Some(leg), note: Note::Left } => self.left_blind(*leg),
             Action::Note { .. } | Action::Stopped { .. } => {}

@@ -29,6 +29,8 @@ pub struct Leg {
     pub ended: u64,
     /// Number of the last connection.
     pub sessions: u32,
+    /// The last start was told that its cache was kept.
+    pub kept: bool,
     /// Number of the last attempt to connect.
     pub attempt: u32,
     /// Requests that may still be executed.
@@ -54,6 +56,7 @@ impl Leg {
             session: Session::None,
             ended: 0,
             sessions: 0,
+            kept: false,
             attempt: 0,
             queued: 0,
             away_until: 0,

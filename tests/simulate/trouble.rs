@@ -79,6 +79,7 @@ impl World<'_> {
 
     /// The process is gone, with `power` the machine too.
     pub fn crash(&mut self, power: bool) {
+        (self.served, self.elected) = (false, None);
         if self.core.take().is_some() {
             self.end_process();
             self.drop_clients();
@@ -159,6 +160,7 @@ impl World<'_> {
             self.flushed(stamp)?;
         }
         self.core = None;
+        (self.served, self.elected) = (false, None);
         self.end_process();
         self.drop_clients();
         if self.phase < Phase::Stopping {
@@ -281,7 +283,8 @@ impl World<'_> {
             return false;
         }
         let Some(core) = self.core.as_ref().filter(|_| self.served) else {
-            return !to.plan.remote && self.maps[leg].boot == self.boot;
+            let kept = if self.core.is_some() { to.kept } else { self.maps[leg].boot == self.boot };
+            return self.elected.map_or(kept && !to.plan.remote, |elected| elected == leg);
         };
         if !self.marked(leg, at) {
             return true;
