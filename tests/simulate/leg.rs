@@ -43,6 +43,9 @@ pub struct Leg {
     pub errors: [(u64, u64); 3],
     /// A flush has failed and the process does not know.
     pub failed_flush: bool,
+    /// A flush of a connection that was gone has failed: the next one says so (Linux since 4.13 keeps such an error
+    /// until somebody has been told).
+    pub untold: bool,
     /// Some of the last answers, to be repeated.
     pub answered: Vec<IoId>,
 }
@@ -63,6 +66,7 @@ impl Leg {
             slow: (0, 1),
             errors: [(0, 0); 3],
             failed_flush: false,
+            untold: false,
             answered: Vec::new(),
         }
     }
@@ -182,6 +186,14 @@ impl World<'_> {
                     let when = self.now + self.random.between(10, 1500);
                     self.at(when, Entry::Evict(leg, 0));
                 }
+                if self.heard(ix) {
+                    self.legs[leg].failed_flush = true;
+                } else {
+                    self.legs[leg].untold = true;
+                }
+                Err(error)
+            }
+            What::Flush if self.heard(ix) && std::mem::take(&mut self.legs[leg].untold) => {
                 self.legs[leg].failed_flush = true;
                 Err(error)
             }
@@ -190,15 +202,20 @@ impl World<'_> {
                 Ok(())
             }
         };
-        let request = &mut self.requests[ix];
-        request.result = Some(result);
-        if self.legs[leg].session == Session::Live(request.session) && request.incarnation == self.incarnation
-        {
+        self.requests[ix].result = Some(result);
+        if self.heard(ix) {
             let latency = self.legs[leg].plan.latency_ms;
             let when = self.now + self.random.below(latency);
             self.at(when, Entry::Deliver(ix));
         }
         self.note(|| format!("   leg {leg} executes {what:?} {from} {values:?}: {result:?}"));
+    }
+
+    /// Whether the answer to a request can still reach the process.
+    fn heard(&self, ix: usize) -> bool {
+        let request = &self.requests[ix];
+        self.legs[request.leg].session == Session::Live(request.session)
+            && request.incarnation == self.incarnation
     }
 
     /// Writes all cells, or a random part of them.

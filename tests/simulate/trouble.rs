@@ -83,6 +83,14 @@ impl World<'_> {
         if self.core.take().is_some() {
             self.end_process();
             self.drop_clients();
+            // A far server had lost its cache, and the record does not say yet that its leg has left: the next
+            // start may elect it. Only a leg that keeps its cache for certain stands in for what was not flushed.
+            for leg in 0..self.legs.len() {
+                let cells = &self.legs[leg].storage.cells;
+                let back: Vec<(usize, u64)> =
+                    (0..cells.len()).filter(|at| cells[*at].reverted).map(|at| (at, 0)).collect();
+                self.went_back(leg, &back);
+            }
         }
         if power {
             self.boot += 1;
