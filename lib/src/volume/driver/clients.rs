@@ -267,13 +267,11 @@ impl Driver<'_> {
         for key in touched.drain(..) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.touched = false;
-            match client.flush() {
-                Some(settled) => self.totals.settle(settled),
-                None => {
-                    self.drop_client(key);
-                    continue;
-                }
-            }
+            let Some(settled) = client.flush() else {
+                self.drop_client(key);
+                continue;
+            };
+            self.totals.settle(settled);
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.is_over() {
                 self.drop_client(key);

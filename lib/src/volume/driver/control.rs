@@ -232,10 +232,14 @@ impl Driver<'_> {
         let Some(conn) = self.control.conns.get_mut(key) else { return };
         conn.send(&Reply::ok());
         if now {
-            present.iter().for_each(|event| conn.tell(event));
+            for event in &present {
+                conn.tell(event);
+            }
             conn.ending = true;
         } else {
-            self.control.kept.iter().for_each(|event| conn.tell(event));
+            for event in &self.control.kept {
+                conn.tell(event);
+            }
             conn.subscribed = true;
         }
     }

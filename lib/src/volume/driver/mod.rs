@@ -76,9 +76,9 @@ pub(crate) struct Setup {
     pub(crate) records: Arc<Mutex<Records>>,
     /// By so many bytes the maps were wider at the start than before the crash.
     pub(crate) widened: u64,
-    /// Where NBD clients connect, and the same for people.
+    /// Where NBD clients connect.
     pub(crate) listeners: Vec<OwnedFd>,
-    /// NBD URIs.
+    /// The same for people: NBD URIs.
     pub(crate) uris: Vec<String>,
     /// Where administrators connect.
     pub(crate) control: OwnedFd,
@@ -340,7 +340,7 @@ impl<'a> Driver<'a> {
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
-                Completion::Persisted { seq, result } => self.persisted(seq, result),
+                Completion::Persisted { seq, result } => self.persisted(seq, &result),
             }
         }
     }
