@@ -216,7 +216,7 @@ impl Register {
             // What was asked at the same time as a survivor may have been overwritten by it.
             let newer =
                 self.values.iter().any(|s| s.id != value.id && survivors.contains(&s.id) && s.before(value));
-            if value.durable || !newer {
+            if value.durable || value.is_lost() || !newer {
                 continue;
             }
             let value = &mut self.values[at];

@@ -162,9 +162,11 @@ impl World<'_> {
             self.late_clear(leg);
             self.maps[leg].clean = clean[leg];
         }
-        // A stop that closes every leg in sync as clean has flushed what was answered.
+        // A stop that closes every leg in sync as clean has flushed what was answered; what was lost before, the
+        // clients learn from the end of their connections.
+        let stamp = self.next_stamp();
+        self.announced = stamp;
         if (0..self.legs.len()).all(|leg| clean[leg] || !self.disk.legs[leg].in_sync) {
-            let stamp = self.next_stamp();
             self.flushed(stamp)?;
         }
         self.core = None;
