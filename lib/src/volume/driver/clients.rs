@@ -114,9 +114,12 @@ impl Driver<'_> {
     fn take_requests(&mut self, key: u64) -> bool {
         let mut hot = false;
         loop {
-            let room = self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES);
+            let room = self.has_room();
             let Some(client) = self.clients.get_mut(key) else { return hot };
-            if !room || !client.may_ask() {
+            if client.session().is_none() {
+                return hot;
+            }
+            if !client.may_ask(room) {
                 if !client.stalled {
                     client.stalled = true;
                     self.stalled.push(key);
@@ -263,11 +266,12 @@ impl Driver<'_> {
 
     /// Sends replies; then requests that waited for room are taken.
     pub(super) fn flush_clients(&mut self) {
+        let now_ms = self.now_ms();
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.touched = false;
-            let Some(settled) = client.flush() else {
+            let Some(settled) = client.flush(now_ms) else {
                 self.drop_client(key);
                 continue;
             };
@@ -285,13 +289,19 @@ impl Driver<'_> {
         self.unstall();
     }
 
+    /// Whether the volume has room for more than its clients' guaranteed shares.
+    fn has_room(&self) -> bool {
+        self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES)
+    }
+
     fn unstall(&mut self) {
-        if self.stalled.is_empty() || !self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES) {
+        if self.stalled.is_empty() {
             return;
         }
+        let room = self.has_room();
         for key in std::mem::take(&mut self.stalled) {
             let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.may_ask() {
+            if client.may_ask(room) {
                 client.stalled = false;
                 self.touch(key);
                 self.take_requests(key);
@@ -316,10 +326,17 @@ impl Driver<'_> {
     }
 
     pub(super) fn sweep_clients(&mut self, now_ms: u64) {
+        let room = self.has_room();
         for key in self.clients.keys() {
-            if self.clients.get(key).is_some_and(|client| client.is_late(now_ms)) {
+            // Who takes no replies may do so, as long as there is room for the others.
+            let hog = |client: &Client| !room && client.is_stuck(now_ms);
+            if self.clients.get(key).is_some_and(|client| client.is_late(now_ms) || hog(client)) {
                 self.drop_client(key);
             }
+        }
+        // Descriptors may have run out for a while.
+        if self.serving && !self.stopping && self.clients.len() < limits::CLIENTS {
+            self.listen(true);
         }
     }
 
