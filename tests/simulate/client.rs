@@ -207,7 +207,11 @@ impl World<'_> {
     /// Everything answered before `asked` is claimed to be durable.
     pub fn flushed(&mut self, asked: u64) -> Check {
         for at in 0..self.registers.len() {
-            if let Some(id) = self.registers[at].flushed(asked, self.announced) {
+            let held: Vec<u32> = (0..self.legs.len())
+                .filter(|leg| self.disk.legs[*leg].in_sync)
+                .map(|leg| self.legs[leg].storage.cells[at].visible())
+                .collect();
+            if let Some(id) = self.registers[at].flushed(asked, self.announced, &held) {
                 let text = format!(
                     "cell {at}: a flush succeeded, but write {id} is lost and no flush had failed: {}",
                     self.registers[at].describe()

@@ -4,7 +4,7 @@ use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, Moment};
 use crate::world::{Check, Entry, Pending, World};
 use mirror::base::ByteRange;
-use mirror::volume::core::{Action, Ask, Event, IoId, LegRecord, Source};
+use mirror::volume::core::{Action, Ask, Event, IoId, LegRecord, Note, Source};
 
 impl World<'_> {
     /// Performs one action.
@@ -79,6 +79,9 @@ impl World<'_> {
                 };
                 self.commands.0.swap_remove(at);
             }
+            Action::Note { leg, note: Note::Elected } => self.elected = *leg,
+            Action::Note { note: Note::Serving, .. } => self.served = true,
+            Action::Note { leg: Some(leg), note: Note::Left } => self.left_blind(*leg),
             Action::Note { .. } | Action::Stopped { .. } => {}
         }
         Ok(())

@@ -25,8 +25,12 @@ pub struct Leg {
     pub storage: Storage,
     /// The connection.
     pub session: Session,
+    /// Stamp of the end of the last connection.
+    pub ended: u64,
     /// Number of the last connection.
     pub sessions: u32,
+    /// The last start was told that its cache was kept.
+    pub kept: bool,
     /// Number of the last attempt to connect.
     pub attempt: u32,
     /// Requests that may still be executed.
@@ -39,6 +43,9 @@ pub struct Leg {
     pub errors: [(u64, u64); 3],
     /// A flush has failed and the process does not know.
     pub failed_flush: bool,
+    /// A flush of a connection that was gone has failed: the next one says so (Linux since 4.13 keeps such an error
+    /// until somebody has been told).
+    pub untold: bool,
     /// Some of the last answers, to be repeated.
     pub answered: Vec<IoId>,
 }
@@ -50,13 +57,16 @@ impl Leg {
             plan,
             storage: Storage::new(cells),
             session: Session::None,
+            ended: 0,
             sessions: 0,
+            kept: false,
             attempt: 0,
             queued: 0,
             away_until: 0,
             slow: (0, 1),
             errors: [(0, 0); 3],
             failed_flush: false,
+            untold: false,
             answered: Vec::new(),
         }
     }
@@ -176,6 +186,14 @@ impl World<'_> {
                     let when = self.now + self.random.between(10, 1500);
                     self.at(when, Entry::Evict(leg, 0));
                 }
+                if self.heard(ix) {
+                    self.legs[leg].failed_flush = true;
+                } else {
+                    self.legs[leg].untold = true;
+                }
+                Err(error)
+            }
+            What::Flush if self.heard(ix) && std::mem::take(&mut self.legs[leg].untold) => {
                 self.legs[leg].failed_flush = true;
                 Err(error)
             }
@@ -184,15 +202,20 @@ impl World<'_> {
                 Ok(())
             }
         };
-        let request = &mut self.requests[ix];
-        request.result = Some(result);
-        if self.legs[leg].session == Session::Live(request.session) && request.incarnation == self.incarnation
-        {
+        self.requests[ix].result = Some(result);
+        if self.heard(ix) {
             let latency = self.legs[leg].plan.latency_ms;
             let when = self.now + self.random.below(latency);
             self.at(when, Entry::Deliver(ix));
         }
         self.note(|| format!("   leg {leg} executes {what:?} {from} {values:?}: {result:?}"));
+    }
+
+    /// Whether the answer to a request can still reach the process.
+    fn heard(&self, ix: usize) -> bool {
+        let request = &self.requests[ix];
+        self.legs[request.leg].session == Session::Live(request.session)
+            && request.incarnation == self.incarnation
     }
 
     /// Writes all cells, or a random part of them.
@@ -273,6 +296,7 @@ impl World<'_> {
     pub fn end_session(&mut self, leg: usize, after: Session) {
         let (Session::Live(session) | Session::Broken(session)) = self.legs[leg].session else { return };
         self.legs[leg].session = after;
+        self.legs[leg].ended = self.next_stamp();
         if let Session::Broken(_) = after {
             let when = self.now + self.random.below(20);
             self.at(when, Entry::Down(leg, session));

@@ -180,9 +180,9 @@ impl Register {
         self.values.iter().find(|w| w.id != id && w.durable && value.before(w)).map(|w| w.id)
     }
 
-    /// A flush asked at `asked` succeeded; the last announcement was at `announced`. Returns the write that it
-    /// claims although it is lost.
-    pub fn flushed(&mut self, asked: u64, announced: u64) -> Option<u32> {
+    /// A flush asked at `asked` succeeded; the last announcement was at `announced`; the legs in sync hold
+    /// `held`. Returns the write that it claims although it is lost.
+    pub fn flushed(&mut self, asked: u64, announced: u64, held: &[u32]) -> Option<u32> {
         let mut claimed = None;
         for at in 0..self.values.len() {
             let value = &self.values[at];
@@ -190,11 +190,12 @@ impl Register {
                 continue;
             }
             if value.is_lost() {
+                let lacking = self.values.iter().any(|s| held.contains(&s.id) && s.before(value));
                 let superseded = self
                     .values
                     .iter()
                     .any(|w| w.id != value.id && w.done != u64::MAX && !w.is_lost() && value.before(w));
-                if value.lost > announced && !superseded {
+                if value.lost > announced && lacking && !superseded {
                     claimed = Some(value.id);
                 }
                 continue;
@@ -215,7 +216,7 @@ impl Register {
             // What was asked at the same time as a survivor may have been overwritten by it.
             let newer =
                 self.values.iter().any(|s| s.id != value.id && survivors.contains(&s.id) && s.before(value));
-            if value.durable || !newer {
+            if value.durable || value.is_lost() || !newer {
                 continue;
             }
             let value = &mut self.values[at];

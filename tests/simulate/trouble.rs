@@ -4,7 +4,7 @@ use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, CELL, Moment, Trouble};
 use crate::world::{Check, Entry, Phase, World};
 use mirror::base::ByteRange;
-use mirror::volume::core::{Command, Event, IoId, LegRecord};
+use mirror::volume::core::{Command, Event, IoId, LegRecord, LegState};
 
 impl World<'_> {
     /// Something goes wrong now.
@@ -79,9 +79,18 @@ impl World<'_> {
 
     /// The process is gone, with `power` the machine too.
     pub fn crash(&mut self, power: bool) {
+        (self.served, self.elected) = (false, None);
         if self.core.take().is_some() {
             self.end_process();
             self.drop_clients();
+            // A far server had lost its cache, and the record does not say yet that its leg has left: the next
+            // start may elect it. Only a leg that keeps its cache for certain stands in for what was not flushed.
+            for leg in 0..self.legs.len() {
+                let cells = &self.legs[leg].storage.cells;
+                let back: Vec<(usize, u64)> =
+                    (0..cells.len()).filter(|at| cells[*at].reverted).map(|at| (at, 0)).collect();
+                self.went_back(leg, &back);
+            }
         }
         if power {
             self.boot += 1;
@@ -153,12 +162,15 @@ impl World<'_> {
             self.late_clear(leg);
             self.maps[leg].clean = clean[leg];
         }
-        // A stop that closes every leg in sync as clean has flushed what was answered.
+        // A stop that closes every leg in sync as clean has flushed what was answered; what was lost before, the
+        // clients learn from the end of their connections.
+        let stamp = self.next_stamp();
+        self.announced = stamp;
         if (0..self.legs.len()).all(|leg| clean[leg] || !self.disk.legs[leg].in_sync) {
-            let stamp = self.next_stamp();
             self.flushed(stamp)?;
         }
         self.core = None;
+        (self.served, self.elected) = (false, None);
         self.end_process();
         self.drop_clients();
         if self.phase < Phase::Stopping {
@@ -212,16 +224,44 @@ impl World<'_> {
                 continue;
             }
             self.note(|| format!("   cell {at} went back on leg {leg}, the last that had it"));
-            let since = if *failed > 0 { *failed } else { stamp };
+            // The end of the process has told of whatever is lost before the next one serves.
+            let since = match (self.core.is_some() && self.served, *failed) {
+                (false, _) => self.announced,
+                // A lost connection was reason enough to tell, whenever the far server restarted after it.
+                (true, 0) => self.legs[leg].ended,
+                (true, failed) => failed,
+            };
             let survivor = self.legs[leg].storage.cells[*at].visible();
             self.registers[*at].lose(&[survivor], since, stamp);
+        }
+    }
+
+    /// A leg leaves while the process does not know yet that another one, which stays, has lost its cache.
+    pub fn left_blind(&mut self, gone: usize) {
+        let Some(core) = &self.core else { return };
+        let states = core.status().legs;
+        let stamp = self.next_stamp();
+        let stays = |leg: &usize| *leg != gone && states[*leg].state == LegState::UpToDate;
+        for at in 0..self.registers.len() {
+            let (back, good): (Vec<usize>, Vec<usize>) =
+                (0..self.legs.len()).filter(stays).partition(|leg| {
+                    let to = &self.legs[*leg];
+                    let unknown = matches!(to.session, Session::Broken(_)) || self.just_down.contains(leg);
+                    to.storage.cells[at].reverted && (unknown || to.failed_flush)
+                });
+            if back.is_empty() || good.iter().any(|leg| self.vouches(*leg, at)) {
+                continue;
+            }
+            let survivors: Vec<u32> =
+                back.iter().map(|leg| self.legs[*leg].storage.cells[at].visible()).collect();
+            self.registers[at].lose(&survivors, stamp, stamp);
         }
     }
 
     /// At a start a leg that cannot be reached is not elected, whatever it kept. What the others lost with their
     /// caches while no process ran is then lost.
     pub fn left_unreached(&mut self, coming: &[LegRecord]) {
-        if self.core.as_ref().is_none_or(|core| core.status().serving) {
+        if self.served {
             return;
         }
         let stamp = self.next_stamp();
@@ -247,13 +287,14 @@ impl World<'_> {
     /// process knows no reason to doubt it.
     fn vouches(&self, leg: usize, at: usize) -> bool {
         let to = &self.legs[leg];
-        if !self.disk.legs[leg].in_sync
-            || self.registers[at].lacks_done(to.storage.cells[at].visible()).is_some()
-        {
+        let joining = self.pending.as_ref().is_some_and(|p| p.legs[leg].in_sync);
+        let in_sync = self.disk.legs[leg].in_sync || joining;
+        if !in_sync || self.registers[at].lacks_done(to.storage.cells[at].visible()).is_some() {
             return false;
         }
-        let Some(core) = &self.core else {
-            return !to.plan.remote && self.maps[leg].boot == self.boot;
+        let Some(core) = self.core.as_ref().filter(|_| self.served) else {
+            let kept = if self.core.is_some() { to.kept } else { self.maps[leg].boot == self.boot };
+            return self.elected.map_or(kept && !to.plan.remote, |elected| elected == leg);
         };
         if !self.marked(leg, at) {
             return true;

@@ -142,6 +142,10 @@ pub struct World<'a> {
     pub bad_persist_until: u64,
     /// The process.
     pub core: Option<Core>,
+    /// The leg that it elected.
+    pub elected: Option<usize>,
+    /// It has begun to serve.
+    pub served: bool,
     /// Counts processes.
     pub incarnation: u32,
     /// Counts boots of our machine.
@@ -214,6 +218,8 @@ impl<'a> World<'a> {
             pending: None,
             bad_persist_until: 0,
             core: None,
+            elected: None,
+            served: false,
             incarnation: 0,
             boot: 1,
             start_at: None,
@@ -333,6 +339,7 @@ impl<'a> World<'a> {
         }
         self.start_at = None;
         self.incarnation += 1;
+        (self.served, self.elected) = (false, None);
         self.announced = self.next_stamp();
         let setup = &self.plan.setup;
         let blocks = setup.cells.div_ceil(BLOCK_CELLS) as u64;
@@ -342,6 +349,7 @@ impl<'a> World<'a> {
                 map.bits.fill(true);
             }
             map.told.clone_from(&map.bits);
+            self.legs[ix].kept = !setup.legs[ix].remote && map.boot == self.boot;
             let mut marks = BlockSet::new(blocks);
             for (block, bit) in map.bits.iter().enumerate() {
                 if *bit {
@@ -352,7 +360,7 @@ impl<'a> World<'a> {
                 record: self.disk.legs[ix],
                 marks,
                 clean: map.clean,
-                cache_kept: !setup.legs[ix].remote && map.boot == self.boot,
+                cache_kept: self.legs[ix].kept,
             });
             map.clean = false;
             map.boot = self.boot;

@@ -193,11 +193,12 @@ impl Core {
             return;
         }
         if op.refused != 0 {
-            if op.acked == 0 && op.failed.is_none() {
+            let once = legs_of(op.refused).all(|ix| op.attempts(ix) <= 1);
+            if op.acked == 0 && op.failed.is_none() && once {
                 // Nobody has changed anything.
                 return self.refuse(slot, Fault::NotSupported);
             }
-            // One leg has changed: the others follow the slow way (invariant 12).
+            // One leg has changed, or may have in a try that failed: the others follow the slow way (invariant 12).
             let rest = std::mem::take(&mut op.refused);
             if let Kind::Zero { fast, .. } = &mut op.kind {
                 *fast = false;

@@ -93,10 +93,11 @@ impl Driver<'_> {
         };
         let connection = if leg.connected {
             Connection::Connected
-        } else if leg.connecting || slot.trying || (leg.state == LegState::UpToDate && !self.serving) {
-            Connection::Connecting
-        } else {
+        } else if matches!(leg.state, LegState::Detached | LegState::Failed) {
             Connection::StandAlone
+        } else {
+            // The core never gives up, also in the moment before it asks again.
+            Connection::Connecting
         };
         let name = &slot.spec.name;
         let (reason, next) = advice(&self.name, name, slot, leg);
