@@ -141,9 +141,7 @@ fn check_leg(leg: &LegSpec) -> Result<Checked> {
     match &leg.device {
         LegDevice::File(path) => {
             let device = FileDevice::open(path, true)?;
-            let data =
-                std::fs::metadata(path).map_err(|e| Error::io(path.display(), "reading its size", e))?;
-            Ok(Checked { size: device.size(), place: Some(place(&data)), _device: Some(device) })
+            Ok(Checked { size: device.size(), _device: Some(device) })
         }
         LegDevice::Nbd(uri) => {
             let (size, flags) = probe(uri, leg.timeout_ms)?;

@@ -12,7 +12,7 @@ const OUT: LegRecord = LegRecord { in_sync: false, ..SYNC };
 const TARGET: LegRecord = LegRecord { inconsistent: true, ..OUT };
 
 struct Home {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     options: CreateOptions,
 }
 
@@ -32,7 +32,7 @@ fn home(legs: &[&str], trust: Trust) -> Home {
         trust,
         dry_run: false,
     };
-    Home { _dir: dir, options }
+    Home { dir: dir, options }
 }
 
 impl Home {
@@ -144,8 +144,8 @@ fn create_refuses_before_it_changes_anything() {
     assert!(error.message.contains("10485760") && error.message.contains("10485761"), "{error}");
     let twice = home(&["a"], Trust::KnownEqual);
     let mut options = twice.options.clone();
-    let link = twice._dir.path().join("link");
-    std::os::unix::fs::symlink(twice._dir.path().join("a.img"), &link).expect("link");
+    let link = twice.dir.path().join("link");
+    std::os::unix::fs::symlink(twice.dir.path().join("a.img"), &link).expect("link");
     options.config.legs.push(format!("b={}", link.display()).parse().expect("leg"));
     let error = create(&options).expect_err("twice");
     assert!(error.message.contains("legs a and b are the same file"), "{error}");
