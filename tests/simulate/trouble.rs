@@ -296,6 +296,9 @@ impl World<'_> {
             let kept = if self.core.is_some() { to.kept } else { self.maps[leg].boot == self.boot };
             return self.elected.map_or(kept && !to.plan.remote, |elected| elected == leg);
         };
+        if core.status().legs[leg].state != LegState::UpToDate {
+            return false; // It is on its way out.
+        }
         if !self.marked(leg, at) {
             return true;
         }
