@@ -17,8 +17,6 @@ const LARGE: usize = 256 << 10;
 /// After a payload of this size only the next header is received, so that a payload that follows it lands in
 /// its own buffer.
 const LEAN: u32 = 64 << 10;
-/// After a receive of this size more is likely to be there.
-const MORE: usize = 16 << 10;
 const HEAD: usize = Request::LEN;
 
 /// See the module.
@@ -39,8 +37,6 @@ pub(super) struct Input {
     /// What the last receive filled; decides the size of the next buffer.
     size: usize,
     lean: bool,
-    /// Bytes of the last receive.
-    last: usize,
 }
 
 #[derive(Debug)]
@@ -86,7 +82,6 @@ impl Input {
             draining: None,
             size: SMALL,
             lean: false,
-            last: 0,
         }
     }
 
@@ -105,9 +100,9 @@ impl Input {
         self.start == self.end
     }
 
-    /// Whether the rest of a payload is awaited that is being sent just now: more is likely to be there already.
-    pub(super) const fn has_more(&self) -> bool {
-        self.filling.is_some() && self.last >= MORE
+    /// Whether the rest of a payload is awaited: more is likely to be there already.
+    pub(super) const fn is_filling(&self) -> bool {
+        self.filling.is_some()
     }
 
     /// One receive. Only when [`Input::is_hungry`].
@@ -124,10 +119,7 @@ impl Input {
         };
         match result {
             Ok(0) => Received::End,
-            Ok(n) => {
-                self.last = n;
-                Received::Some
-            }
+            Ok(_) => Received::Some,
             Err(OsError::AGAIN | OsError::INTR) => Received::Blocked,
             Err(_) => Received::End,
         }
