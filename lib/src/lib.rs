@@ -43,7 +43,7 @@
 //! 7. **A way out.** Every state says which command to type next.
 //! 8. **Bounds.** Every queue, buffer, name, count and time has a limit in [`base::limits`].
 //! 9. **Legs stay plain.** Metadata lives beside a leg, never in it.
-//! 10. **TRIM is defined.** It is WRITE_ZEROES on every leg, so that legs stay equal.
+//! 10. **TRIM is defined.** It is `WRITE_ZEROES` on every leg, so that legs stay equal.
 //!
 //! # How a write goes
 //!
