@@ -110,7 +110,7 @@ fn late(volume: &VolumeDir, until: Until, limit: Duration, last: &Result<Status>
         .hint(next.map_or_else(|| format!("mirrord status {name}"), ToOwned::to_owned))
 }
 
-/// The legs that are not supported, in one line, and how far their resyncs have come together.
+/// The legs that are not there yet, in one line, and how far their resyncs have come together.
 fn describe(status: &Status, until: Until) -> Progress {
     let mut now = Progress::default();
     let mut texts = Vec::new();

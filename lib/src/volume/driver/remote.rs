@@ -33,7 +33,7 @@ enum State {
     Up(Box<Link>),
 }
 
-/// A connection that is not supported.
+/// A connection that is not there yet.
 #[derive(Debug)]
 struct Opening {
     fd: OwnedFd,
