@@ -1,8 +1,9 @@
 //! A leg and the way to it: requests that are executed at some time or never, connections that are lost.
 
 use crate::plan::{Kind, LegPlan, Moment};
+use crate::state::Entry;
 use crate::storage::Storage;
-use crate::world::{Entry, World};
+use crate::world::World;
 use mirror::volume::core::{Event, Fault, IoId};
 
 /// The process's connection to a leg.
