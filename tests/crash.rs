@@ -4,7 +4,7 @@
 //! was flushed. The far leg is nbdkit with a write-back cache of its own, which loses what was not flushed when
 //! it is killed.
 
-use crate::support::{Dir, Server, Volume, assert_equal, need, nbdkit};
+use crate::support::{Dir, Server, Volume, assert_equal, nbdkit, need};
 use mirror::map::MapFile;
 use mirror::nbd::client::{Blocking, ClientOptions};
 use std::collections::HashMap;
@@ -83,8 +83,12 @@ fn check_cells(client: &mut Blocking, known: &Known) {
     for (&cell, &issued) in &known.issued {
         client.read(cell * CELL, &mut bytes).expect("read");
         let acked = known.acked.get(&cell).copied().unwrap_or(0);
-        let found = stamp_of(cell, &bytes).unwrap_or_else(|| panic!("cell {cell} is torn: {:x?}", &bytes[..32]));
-        assert!(acked <= found && found <= issued, "cell {cell}: acknowledged {acked}, found {found}, issued {issued}");
+        let found =
+            stamp_of(cell, &bytes).unwrap_or_else(|| panic!("cell {cell} is torn: {:x?}", &bytes[..32]));
+        assert!(
+            acked <= found && found <= issued,
+            "cell {cell}: acknowledged {acked}, found {found}, issued {issued}"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! The programs of others: every one of them as a client, every one of them as a leg.
 
-use crate::support::{Dir, Server, Volume, assert_equal, need, nbdkit, run, wait_for};
+use crate::support::{Dir, Server, Volume, assert_equal, nbdkit, need, run, wait_for};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -96,7 +96,8 @@ fn done_a_stock_nbdcopy_and_nbdsh_work_against_it() {
     let mut volume = served(&dir);
     let uri = volume.uri();
     let source = dir.path("source.img").display().to_string();
-    run("sh", &["-c", &format!("head -c 40000000 /dev/urandom > {source}; truncate -s 64M {source}")]).expect(0);
+    run("sh", &["-c", &format!("head -c 40000000 /dev/urandom > {source}; truncate -s 64M {source}")])
+        .expect(0);
     run("nbdcopy", &["--flush", &source, &uri]).expect(0);
     let back = dir.path("back.img").display().to_string();
     run("nbdcopy", &[&uri, &back]).expect(0);
@@ -199,10 +200,24 @@ fn works_as_leg(dir: &Dir, leg: &str, image: &Path) {
     let mut args: Vec<_> = args.split_whitespace().collect();
     args.push(&uri);
     run("fio", &args).expect(0);
-    let out = run("qemu-io", &[
-        "-f", "raw", "-c", "write -P 3 40M 300k", "-c", "write -z 41M 1M", "-c", "discard 40M 64k", "-c",
-        "read -P 0 40M 64k", "-c", "flush", &volume.uri(),
-    ])
+    let out = run(
+        "qemu-io",
+        &[
+            "-f",
+            "raw",
+            "-c",
+            "write -P 3 40M 300k",
+            "-c",
+            "write -z 41M 1M",
+            "-c",
+            "discard 40M 64k",
+            "-c",
+            "read -P 0 40M 64k",
+            "-c",
+            "flush",
+            &volume.uri(),
+        ],
+    )
     .expect(0);
     assert!(!out.stdout.contains("failed"), "{}", out.stdout);
     assert_eq!(volume.leg("near", "disk-state"), "UpToDate");
@@ -228,7 +243,10 @@ fn done_a_leg_can_be_qemu_nbd() {
         let image = dir.image("far.img", 64 * MIB);
         let socket = dir.path("far.sock");
         let mut command = Command::new("qemu-nbd");
-        command.args(["--persistent", "--shared=4", "-f", "raw", "-x", "disk", "-k"]).arg(&socket).arg(&image);
+        command
+            .args(["--persistent", "--shared=4", "-f", "raw", "-x", "disk", "-k"])
+            .arg(&socket)
+            .arg(&image);
         let _server = Server::start_on(&mut command, &dir.path("qemu.log"), &socket);
         works_as_leg(&dir, &format!("far=nbd+unix:///disk?socket={}", socket.display()), &image);
     }
@@ -239,7 +257,8 @@ fn done_a_leg_can_be_nbd_server_when_its_flush_is_accepted_as_unsafe() {
     if need(&["nbd-server", "fio", "qemu-io"]) {
         let dir = Dir::new();
         let image = dir.image("far.img", 64 * MIB);
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port").port();
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("port").port();
         let config = dir.path("config");
         let text = format!(
             "[generic]\nlistenaddr = 127.0.0.1\nport = {port}\n[disk]\nexportname = {}\n",

@@ -50,7 +50,8 @@ fn an_old_server_is_a_leg() {
             let Ok(mut stream) = stream else { continue };
             let file = std::fs::OpenOptions::new().read(true).write(true).open(&image).expect("image");
             std::thread::spawn(move || {
-                let export: nbd::Export<()> = nbd::Export { size: 8 * MIB, readonly: false, ..Default::default() };
+                let export: nbd::Export<()> =
+                    nbd::Export { size: 8 * MIB, readonly: false, ..Default::default() };
                 if nbd::server::handshake(&mut stream, |_| Ok(export)).is_ok() {
                     // It ends with the connection.
                     let _ = nbd::server::transmission(&mut stream, file);

@@ -1,6 +1,6 @@
 //! A leg goes away and comes back; only what it missed travels, and it always ends.
 
-use crate::support::{Dir, Volume, assert_equal, need, nbdkit, run, wait_for};
+use crate::support::{Dir, Volume, assert_equal, nbdkit, need, run, wait_for};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -34,8 +34,7 @@ fn a_leg_that_was_away_gets_only_what_it_missed() {
     let stats = format!("statsfile={}", dir.path("stats").display());
     let socket = dir.path("far.sock");
     let mut server = nbdkit(&dir, &socket, &["file", &far]);
-    let mut volume =
-        Volume::create(&dir, 32 * MIB, &[&near_leg(&dir), &far_leg(&dir)], &["--known-zero"]);
+    let mut volume = Volume::create(&dir, 32 * MIB, &[&near_leg(&dir), &far_leg(&dir)], &["--known-zero"]);
     volume.serve(&[]);
     volume.wait_synced();
     write(&volume, &["write -P 1 0 4M", "flush"]);
@@ -64,8 +63,7 @@ fn done_one_hot_block_over_a_slow_leg_does_not_keep_a_resync_from_ending() {
     let far = dir.image("far.img", 32 * MIB).display().to_string();
     let socket = dir.path("far.sock");
     let _server = nbdkit(&dir, &socket, &["--filter=delay", "file", &far, "wdelay=20ms", "rdelay=20ms"]);
-    let mut volume =
-        Volume::create(&dir, 32 * MIB, &[&near_leg(&dir), &far_leg(&dir)], &["--from", "near"]);
+    let mut volume = Volume::create(&dir, 32 * MIB, &[&near_leg(&dir), &far_leg(&dir)], &["--from", "near"]);
     volume.serve(&[]);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -134,13 +132,15 @@ fn writes_are_refused_below_the_floor_of_legs() {
     let far = dir.image("far.img", 32 * MIB).display().to_string();
     let mut server = nbdkit(&dir, &dir.path("far.sock"), &["file", &far]);
     let legs = [near_leg(&dir), far_leg(&dir)];
-    let mut volume = Volume::create(&dir, 32 * MIB, &[&legs[0], &legs[1]], &["--known-zero", "--min-legs", "2"]);
+    let mut volume =
+        Volume::create(&dir, 32 * MIB, &[&legs[0], &legs[1]], &["--known-zero", "--min-legs", "2"]);
     volume.serve(&[]);
     volume.wait_synced();
     write(&volume, &["write -P 1 0 64k"]);
     server.kill();
     volume.wait_state("far", "Outdated");
-    let out = run("qemu-io", &["-f", "raw", "-c", "write -P 2 0 64k", "-c", "read -P 1 0 64k", &volume.uri()]);
+    let out =
+        run("qemu-io", &["-f", "raw", "-c", "write -P 2 0 64k", "-c", "read -P 1 0 64k", &volume.uri()]);
     assert!(out.stdout.contains("write failed") || out.stderr.contains("write failed"), "{out:?}");
     assert!(!out.stdout.contains("read failed") && !out.stderr.contains("read failed"), "{out:?}");
 }

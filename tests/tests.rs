@@ -11,5 +11,6 @@ mod interop; // the programs of others as clients and as legs
 mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
 mod outage; // a leg goes away and comes back
+mod readme; // what a newcomer types first: quickstart, the session of the README
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod tidy; // floors, sizes, banned words

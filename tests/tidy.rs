@@ -285,10 +285,6 @@ fn names_of_tests_are_sentences() {
             if let Some(name) = name.filter(|name| name.starts_with("test_") || name.split('_').count() < 3) {
                 wrong.push(format!("{}: {name}: not a sentence", source.path));
             }
-            let done = name.is_some_and(|name| name.contains("done_") && !name.starts_with("done_"));
-            if done {
-                wrong.push(format!("{}: done_ begins the name of a test", source.path));
-            }
         }
     }
     none(&wrong);

@@ -86,7 +86,8 @@ impl<'d> Volume<'d> {
     pub fn leg(&self, name: &str, key: &str) -> serde_json::Value {
         let status = self.status();
         let legs = status["legs"].as_array().expect("legs").clone();
-        let leg = legs.into_iter().find(|leg| leg["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"));
+        let leg =
+            legs.into_iter().find(|leg| leg["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"));
         assert!(!leg[key].is_null(), "{key}: {leg}");
         leg[key].clone()
     }

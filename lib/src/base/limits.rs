@@ -69,6 +69,14 @@ pub const CLIENT_REQUESTS: usize = 256;
 pub const CLIENT_BYTES: usize = 2 * NBD_PAYLOAD as usize;
 /// Most bytes of payload in flight for the whole volume; past it no client socket is read.
 pub const VOLUME_BYTES: usize = 128 << 20;
+/// What each client may have in flight even where others have used up the volume's room: one that does not read
+/// its replies must not stop the others.
+pub const CLIENT_SHARE_REQUESTS: usize = 16;
+/// See above; one request may go past it.
+pub const CLIENT_SHARE_BYTES: usize = 1 << 20;
+/// Where the volume has no room left, a client that has taken nothing of its replies for so long is dropped, in
+/// milliseconds.
+pub const CLIENT_STUCK_MS: u64 = 10_000;
 /// Most requests in flight for the whole volume: the set of ranges in flight is searched from end to end.
 pub const VOLUME_REQUESTS: usize = 1024;
 

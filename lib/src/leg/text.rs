@@ -102,7 +102,7 @@ impl LegText {
 
 fn mode(value: &str) -> Result<Mode> {
     if value == "async" {
-        return Err(bad("mode", value, "asynchronous legs are not there yet; the only mode is sync"));
+        return Err(bad("mode", value, "asynchronous legs are not supported; the only mode is sync"));
     }
     value.parse()
 }

@@ -27,10 +27,66 @@ const FILL_CHUNK: usize = 1 << 20;
 /// [`MapFile::close_clean`]. Dropped without the last, it was not closed cleanly.
 #[derive(Debug)]
 pub struct MapFile {
+    seal: Seal,
+    marks: Marks,
+}
+
+/// The bits of a map in use, apart from its header: whoever marks never waits for a header being written.
+#[derive(Debug)]
+pub struct Marks {
+    bits: Mapping,
+    blocks: u64,
+}
+
+/// The header of a map in use, apart from its bits ([`MapFile::split`]).
+#[derive(Debug)]
+pub struct Seal {
     path: PathBuf,
     store: SyncedFile,
     header: Header,
-    bits: Mapping,
+}
+
+impl Marks {
+    /// See [`MapFile::mark`].
+    #[inline]
+    pub fn mark(&mut self, blocks: Range<u64>) {
+        self.store_bits(blocks, true);
+    }
+
+    /// See [`MapFile::clear`].
+    #[inline]
+    pub fn clear(&mut self, blocks: Range<u64>) {
+        self.store_bits(blocks, false);
+    }
+
+    #[inline]
+    fn store_bits(&mut self, blocks: Range<u64>, value: bool) {
+        assert!(blocks.end <= self.blocks, "block {} is past the volume", blocks.end);
+        if !blocks.is_empty() {
+            self.bits.set(blocks, value);
+        }
+    }
+}
+
+impl Seal {
+    /// Before the record changes its generation from `current` to `next` ([`seal::prepare_relabel`]).
+    pub fn prepare_relabel(&mut self, current: Id, next: Id) -> Result<()> {
+        seal::prepare_relabel(&self.store, &mut self.header, current, next)
+            .map_err(|e| Error::io(self.path.display(), "preparing it for a new generation", e))
+    }
+
+    /// After the record has changed its generation to `current` ([`seal::finish_relabel`]).
+    pub fn finish_relabel(&mut self, current: Id) -> Result<()> {
+        seal::finish_relabel(&self.store, &mut self.header, current)
+            .map_err(|e| Error::io(self.path.display(), "giving it a new generation", e))
+    }
+
+    /// Ends the use: the map is closed cleanly ([`seal::close_clean`]). The marks are no longer used. On an
+    /// error it stays as after a crash.
+    pub fn close_clean(mut self) -> Result<()> {
+        seal::close_clean(&self.store, &mut self.header)
+            .map_err(|e| Error::io(self.path.display(), "closing it", e))
+    }
 }
 
 /// Makes marks durable from another thread, while the owner goes on marking: a sync covers the marks that were
@@ -110,7 +166,8 @@ impl MapFile {
         allocate(&file, header.identity.file_len()).map_err(fail)?;
         let bits = Mapping::new(&file, BITS_AT, header.identity.bits_len()).map_err(fail)?;
         let store = SyncedFile { slots: FileSlots(file), failed: Arc::default() };
-        Ok(Self { path: path.to_owned(), store, header, bits })
+        let blocks = header.identity.blocks();
+        Ok(Self { seal: Seal { path: path.to_owned(), store, header }, marks: Marks { bits, blocks } })
     }
 
     /// Reads a map that nobody has in use: header and bits. Class `Busy` if somebody has.
@@ -126,22 +183,22 @@ impl MapFile {
 
     /// The header as it stands in the file.
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.seal.header
     }
 
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.seal.path
     }
 
     /// Whether the bits may be believed ([`seal::verify`] has the rule).
     pub fn verify(&self, expect: &Expect) -> Belief {
-        seal::verify(&self.header, expect)
+        seal::verify(&self.seal.header, expect)
     }
 
     /// The bits as they stand in the file, believed or not.
     pub fn load(&self) -> BlockSet {
-        set_of(self.bits.bytes(), self.header.identity.blocks())
+        set_of(self.marks.bits.bytes(), self.seal.header.identity.blocks())
     }
 
     /// The bits if they are believed, otherwise all blocks; and by how many bytes that widened the map.
@@ -149,14 +206,14 @@ impl MapFile {
         match self.verify(expect) {
             Belief::Believed => (self.load(), Belief::Believed, 0),
             doubt @ Belief::NotBelieved(_) => {
-                (BlockSet::full(self.header.identity.blocks()), doubt, self.widened_by())
+                (BlockSet::full(self.seal.header.identity.blocks()), doubt, self.widened_by())
             }
         }
     }
 
     /// By how many bytes the map would grow, or has just failed to be believed: the volume less its marks.
     pub fn widened_by(&self) -> u64 {
-        let identity = &self.header.identity;
+        let identity = &self.seal.header.identity;
         identity.size - self.load().bytes(identity.size, identity.block)
     }
 
@@ -170,13 +227,13 @@ impl MapFile {
             Belief::NotBelieved(doubt @ (Doubt::Volume { .. } | Doubt::Leg { .. })) => {
                 return Err(Error::new(
                     Class::Damaged,
-                    format!("{}: beginning to use it: {doubt}", self.path.display()),
+                    format!("{}: beginning to use it: {doubt}", self.seal.path.display()),
                 ));
             }
             Belief::NotBelieved(_) => self.set_all(),
         }
-        seal::begin_use(&self.store, &mut self.header, expect)
-            .map_err(|e| Error::io(self.path.display(), "beginning to use it", e))?;
+        seal::begin_use(&self.seal.store, &mut self.seal.header, expect)
+            .map_err(|e| Error::io(self.seal.path.display(), "beginning to use it", e))?;
         Ok(belief)
     }
 
@@ -201,19 +258,22 @@ impl MapFile {
 
     #[inline]
     fn store_bits(&mut self, blocks: Range<u64>, value: bool) {
-        debug_assert!(!self.header.clean, "a map is changed outside its use");
-        assert!(blocks.end <= self.header.identity.blocks(), "block {} is past the volume", blocks.end);
-        if !blocks.is_empty() {
-            self.bits.set(blocks, value);
-        }
+        debug_assert!(!self.seal.header.clean, "a map is changed outside its use");
+        self.marks.store_bits(blocks, value);
+    }
+
+    /// Parts a map in use: marks for the one who writes, the seal for the one who changes generations.
+    pub fn split(self) -> (Marks, Seal) {
+        debug_assert!(!self.seal.header.clean, "a map is parted outside its use");
+        (self.marks, self.seal)
     }
 
     /// Stores whole words from word `first` on: 64 blocks each. Bits past the volume must be zero, as those of
     /// [`BlockSet::words`] are.
     pub fn store_words(&mut self, first: u64, words: &[u64]) {
-        debug_assert!(!self.header.clean, "a map is changed outside its use");
+        debug_assert!(!self.seal.header.clean, "a map is changed outside its use");
         let at = first as usize * 8;
-        let place = &mut self.bits.bytes_mut()[at..at + words.len() * 8];
+        let place = &mut self.marks.bits.bytes_mut()[at..at + words.len() * 8];
         for (bytes, word) in place.chunks_exact_mut(8).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
@@ -221,21 +281,21 @@ impl MapFile {
 
     /// Marks every block.
     pub fn set_all(&mut self) {
-        self.bits.set(0..self.header.identity.blocks(), true);
+        self.marks.bits.set(0..self.seal.header.identity.blocks(), true);
     }
 
     /// A handle that makes marks durable from another thread. It shares the lock: the file stays locked until
     /// it is gone as well.
     pub fn syncer(&self) -> Result<MapSync> {
-        let file = self.store.slots.0.try_clone();
-        let file = file.map_err(|e| Error::io(self.path.display(), "opening it again", e))?;
-        let failed = Arc::clone(&self.store.failed);
+        let file = self.seal.store.slots.0.try_clone();
+        let file = file.map_err(|e| Error::io(self.seal.path.display(), "opening it again", e))?;
+        let failed = Arc::clone(&self.seal.store.failed);
         Ok(MapSync(Arc::new(SyncedFile { slots: FileSlots(file), failed })))
     }
 
     /// Makes every mark durable that was made before this call; see [`MapSync::sync`].
     pub fn sync(&self) -> io::Result<()> {
-        self.store.sync()
+        self.seal.store.sync()
     }
 
     /// Writes every bit again from the exact set in memory, the only way back after a failed sync: the kernel
@@ -244,43 +304,40 @@ impl MapFile {
     /// 1. All words are written (an error is returned, never SIGBUS).
     /// 2. Header and bits are synced; only if that succeeds are later syncs believed again.
     pub fn rewrite(&mut self, set: &BlockSet) -> Result<()> {
-        assert_eq!(set.blocks(), self.header.identity.blocks(), "the set of another volume");
-        let fail = |e: io::Error| Error::io(self.path.display(), "writing all of it again", e);
+        assert_eq!(set.blocks(), self.seal.header.identity.blocks(), "the set of another volume");
+        let fail = |e: io::Error| Error::io(self.seal.path.display(), "writing all of it again", e);
         let mut chunk = Vec::with_capacity(FILL_CHUNK);
         let mut at = BITS_AT;
-        self.store.write_at(0, &self.header.encode()).map_err(fail)?;
+        self.seal.store.write_at(0, &self.seal.header.encode()).map_err(fail)?;
         for words in set.words().chunks(FILL_CHUNK / 8) {
             chunk.clear();
             chunk.extend(words.iter().flat_map(|w| w.to_le_bytes()));
-            self.store.write_at(at, &chunk).map_err(fail)?;
+            self.seal.store.write_at(at, &chunk).map_err(fail)?;
             at += chunk.len() as u64;
         }
-        self.store.slots.sync().map_err(fail)?;
-        self.store.failed.store(false, Ordering::Release);
+        self.seal.store.slots.sync().map_err(fail)?;
+        self.seal.store.failed.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Before the record changes its generation from `current` to `next` ([`seal::prepare_relabel`]).
+    /// See [`Seal::prepare_relabel`].
     pub fn prepare_relabel(&mut self, current: Id, next: Id) -> Result<()> {
-        seal::prepare_relabel(&self.store, &mut self.header, current, next)
-            .map_err(|e| Error::io(self.path.display(), "preparing it for a new generation", e))
+        self.seal.prepare_relabel(current, next)
     }
 
-    /// After the record has changed its generation to `current` ([`seal::finish_relabel`]).
+    /// See [`Seal::finish_relabel`].
     pub fn finish_relabel(&mut self, current: Id) -> Result<()> {
-        seal::finish_relabel(&self.store, &mut self.header, current)
-            .map_err(|e| Error::io(self.path.display(), "giving it a new generation", e))
+        self.seal.finish_relabel(current)
     }
 
-    /// Ends the use: the map is closed cleanly ([`seal::close_clean`]). On an error it stays as after a crash.
-    pub fn close_clean(mut self) -> Result<()> {
-        seal::close_clean(&self.store, &mut self.header)
-            .map_err(|e| Error::io(self.path.display(), "closing it", e))
+    /// See [`Seal::close_clean`].
+    pub fn close_clean(self) -> Result<()> {
+        self.seal.close_clean()
     }
 
     /// How durable marks are in this use.
     pub fn durability(&self) -> Durability {
-        self.header.durability
+        self.seal.header.durability
     }
 }
 

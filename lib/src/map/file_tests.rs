@@ -102,7 +102,7 @@ fn after_a_failed_sync_nothing_is_believed_until_every_bit_is_written_again() {
     map.begin_use(&expect(1)).expect("begin");
     map.mark(3..4);
     let syncer = map.syncer().expect("syncer");
-    map.store.failed.store(true, Ordering::Release);
+    map.seal.store.failed.store(true, Ordering::Release);
     assert!(syncer.sync().is_err() && map.sync().is_err() && syncer.sync().is_err());
     assert!(map.prepare_relabel(GENERATION, Id([4; 16])).is_err());
     let set = map.load();

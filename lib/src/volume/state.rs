@@ -10,40 +10,50 @@ use crate::base::{Id, Result};
 use crate::control::VolumeDir;
 use crate::generation::{Flags, Record, RecordStore};
 use crate::map::MapFile;
+use crate::map::file::{Marks, Seal};
 use crate::volume::core::LegRecord;
 pub(crate) use open::open;
 pub(crate) use persist::persist;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The map of one leg, in use. Marks take effect at once; only a change of generation holds it for longer, in a
-/// worker, while no write is answered anyway.
+/// The map of one leg, in use: marks are made by the loop, the seal is changed by a worker when the generation
+/// changes. Neither waits for the other.
 #[derive(Clone, Debug)]
-pub(crate) struct MapHandle(Arc<Mutex<MapFile>>);
+pub(crate) struct MapHandle {
+    marks: Arc<Mutex<Marks>>,
+    seal: Arc<Mutex<Seal>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl MapHandle {
     pub(crate) fn new(map: MapFile) -> Self {
-        Self(Arc::new(Mutex::new(map)))
+        let (marks, seal) = map.split();
+        Self { marks: Arc::new(Mutex::new(marks)), seal: Arc::new(Mutex::new(seal)) }
     }
 
     /// Sets bits: they survive the death of this process.
     pub(crate) fn mark(&self, blocks: Range<u64>) {
-        self.with(|map| map.mark(blocks));
+        lock(&self.marks).mark(blocks);
     }
 
     /// Clears bits.
     pub(crate) fn clear(&self, blocks: Range<u64>) {
-        self.with(|map| map.clear(blocks));
+        lock(&self.marks).clear(blocks);
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut MapFile) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The seal, for a change of generation. Takes long: only for workers.
+    fn seal(&self) -> MutexGuard<'_, Seal> {
+        lock(&self.seal)
     }
 
     /// Ends the use. A map that somebody else still holds is not closed: it is then as after a crash.
     pub(crate) fn close_clean(self) -> Result<()> {
-        match Arc::try_unwrap(self.0) {
-            Ok(map) => map.into_inner().unwrap_or_else(PoisonError::into_inner).close_clean(),
+        match Arc::try_unwrap(self.seal) {
+            Ok(seal) => seal.into_inner().unwrap_or_else(PoisonError::into_inner).close_clean(),
             Err(_) => Ok(()),
         }
     }

@@ -138,7 +138,7 @@ pub enum Event {
     Persisted {
         /// The state it was.
         seq: u64,
-        /// Whether it is on stable storage now.
+        /// Whether it is on stable storage now. Otherwise it may be there, or the one before.
         ok: bool,
     },
     /// An administrator asks; answered with [`Action::Answer`].
@@ -260,7 +260,8 @@ pub enum Action {
         /// Where.
         range: ByteRange,
     },
-    /// The data of this read is not needed any more.
+    /// The data of this read is not needed any more. To be ignored if there is none (the request was no read, or
+    /// has failed).
     Release {
         /// The read.
         io: IoId,

@@ -89,7 +89,11 @@ impl Core {
         if matches!(self.stage, Stage::Stopped | Stage::Stopping { .. }) {
             return self.out.push(Action::Answer { id, result: Err("it is stopping already") });
         }
-        self.stage = Stage::Stopping { id, deadline_ms: self.now_ms + limits::STOP_MS };
+        let from_ms = match self.stage {
+            Stage::Electing { until_ms, .. } | Stage::Holding { until_ms } => until_ms,
+            _ => self.now_ms,
+        };
+        self.stage = Stage::Stopping { id, deadline_ms: self.now_ms + limits::STOP_MS, from_ms };
         self.refuse_front();
         self.tick_stage();
     }
@@ -100,9 +104,10 @@ impl Core {
         }
     }
 
-    pub(super) fn try_stop(&mut self, id: u64, deadline_ms: u64) {
+    pub(super) fn try_stop(&mut self, id: u64, deadline_ms: u64, from_ms: u64) {
         let late = deadline_ms <= self.now_ms;
         let mut busy = self.ops.len() > 0 || self.flushes_waiting() > 0 || !self.persist.settled();
+        busy |= self.now_ms < from_ms;
         // What is to be rewritten in place can still be: the driver goes on until the end.
         busy |= self.legs.iter().any(|leg| leg.connected() && leg.suspect.count() > 0);
         if self.ops.len() == 0 {

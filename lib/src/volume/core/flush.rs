@@ -25,8 +25,9 @@ const FLUSH_SLOT: u64 = 0xffff;
 
 impl Core {
     pub(super) fn client_flush(&mut self, token: Token) {
-        if let Some(leg) = self.legs.iter_mut().find(|leg| leg.up_to_date() && leg.owes_error) {
-            leg.owes_error = false;
+        // The loss is one of the volume: it is told even if the leg that had it has left since.
+        if self.legs.iter().any(|leg| leg.owes_error) {
+            self.legs.iter_mut().for_each(|leg| leg.owes_error = false);
             return self.reply(token, Answer::Failed(Fault::Io));
         }
         // Nothing unflushed anywhere that counts: a leg without a way to flush can promise nothing.
@@ -67,11 +68,14 @@ impl Core {
         self.kick_flush(ix);
     }
 
-    /// Issues a flush if one is wanted, none runs, and none must wait for blocks to be rewritten.
+    /// Issues a flush if one is wanted and none runs. While blocks must be rewritten only FUA writes get one: it
+    /// says nothing of the past and clears nothing, and the rewriting may be waiting for just these writes.
     pub(super) fn kick_flush(&mut self, ix: LegIx) {
         let leg = &mut self.legs[ix];
+        let suspect = leg.suspect.count() > 0;
+        let fua = leg.flush_next.iter().any(|w| matches!(w, Waiter::Fua(..)));
         let wanted = leg.flush_wanted || !leg.flush_next.is_empty();
-        if !wanted || leg.flush.is_some() || !leg.connected() || leg.suspect.count() > 0 {
+        if !wanted || leg.flush.is_some() || !leg.connected() || (suspect && !fua) {
             return;
         }
         if !leg.caps.flush || !leg.takes_writes() {
@@ -80,21 +84,23 @@ impl Core {
         }
         self.serial = self.serial.wrapping_add(1);
         let io = IoId(FLUSH_SLOT | (ix as u64) << 16 | u64::from(self.serial) << 32);
-        leg.flush_wanted = false;
-        leg.bytes_since_flush = 0;
         leg.in_flight += 1;
-        leg.flush = Some(FlushRun {
-            io,
-            issued_ms: self.now_ms,
-            waiters: std::mem::take(&mut leg.flush_next),
-            blocks: std::mem::take(&mut leg.dirty),
-        });
+        let mut run = FlushRun { io, issued_ms: self.now_ms, waiters: Vec::new(), blocks: Vec::new() };
+        let next = std::mem::take(&mut leg.flush_next);
+        if suspect {
+            (run.waiters, leg.flush_next) = next.into_iter().partition(|w| matches!(w, Waiter::Fua(..)));
+        } else {
+            leg.flush_wanted = false;
+            leg.bytes_since_flush = 0;
+            (run.waiters, run.blocks) = (next, std::mem::take(&mut leg.dirty));
+        }
+        leg.flush = Some(run);
         if self.rules.on(Rule::FlushCoversComplete) {
             // Race 1: whatever is being written, or waits to be written again, is not covered.
             for op in self.ops.iter() {
-                if (op.pending | op.parked) & bit(ix) != 0
-                    && matches!(op.phase, Phase::Writing | Phase::Parked)
-                {
+                // A write that has failed somewhere leaves the legs different until its end says where.
+                let concerned = (op.pending | op.parked | op.refused) & bit(ix) != 0 || op.failed.is_some();
+                if concerned && matches!(op.phase, Phase::Writing | Phase::Parked) {
                     leg.touch(op.blocks.clone());
                 }
             }

@@ -252,6 +252,9 @@ impl Core {
     }
 
     fn take(&mut self, event: &Event) {
+        if matches!(self.stage, Stage::Stopped) {
+            return self.after_the_end(event);
+        }
         match *event {
             Event::Tick { now_ms } => self.tick(now_ms),
             Event::Client { token, ask, range } => self.client(token, ask, range),
@@ -265,6 +268,18 @@ impl Core {
             Event::Unreachable { leg } => self.unreachable(leg),
             Event::Persisted { seq, ok } => self.persisted(seq, ok),
             Event::Command { id, command } => self.command(id, command),
+        }
+    }
+
+    /// What comes in the batch of the end changes nothing any more.
+    fn after_the_end(&mut self, event: &Event) {
+        match *event {
+            Event::Client { token, .. } => self.reply(token, Answer::Failed(Fault::Shutdown)),
+            Event::Up { leg, session, .. } => self.out.push(Action::Disconnect { leg, session }),
+            Event::Command { id, .. } => self.out.push(Action::Answer { id, result: Err("it has stopped") }),
+            Event::Done { io, .. } => self.out.push(Action::Release { io }),
+            Event::Tick { .. } | Event::Down { .. } | Event::Unreachable { .. } | Event::Persisted { .. } => {
+            }
         }
     }
 
@@ -323,7 +338,8 @@ impl Core {
 
     fn done(&mut self, leg: LegIx, session: u32, io: IoId, result: Result<(), Fault>) {
         if self.legs.get(leg).is_none_or(|l| l.session != Some(session)) {
-            return;
+            // It came in the batch in which its session ended; if it was a read, nobody wants the data.
+            return self.out.push(Action::Release { io });
         }
         if self.legs[leg].flush.as_ref().is_some_and(|run| run.io == io) {
             self.legs[leg].in_flight = self.legs[leg].in_flight.saturating_sub(1);

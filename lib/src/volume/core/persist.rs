@@ -18,7 +18,7 @@ pub(super) struct Persist {
     pub(super) leave_seq: u64,
     mint: bool,
     retry_ms: u64,
-    /// What is known to be durable.
+    /// What is known to be durable: where a state may or may not have got there, only what both say.
     durable: Vec<LegRecord>,
 }
 
@@ -29,6 +29,11 @@ impl Persist {
 
     pub(super) fn is_durable(&self, seq: u64) -> bool {
         self.durable_seq >= seq
+    }
+
+    /// Whether the record of a leg is known to say that it is in sync.
+    pub(super) fn durably_in_sync(&self, leg: LegIx) -> bool {
+        self.durable.get(leg).is_some_and(|record| record.in_sync)
     }
 
     pub(super) fn settled(&self) -> bool {
@@ -94,6 +99,10 @@ impl Core {
             }
             self.write_state();
         } else {
+            for (known, tried) in self.persist.durable.iter_mut().zip(&legs) {
+                known.in_sync &= tried.in_sync;
+                known.inconsistent &= tried.inconsistent;
+            }
             self.persist.retry_ms = self.now_ms + limits::PERSIST_RETRY_MS;
             self.note(None, Note::PersistFailed);
         }

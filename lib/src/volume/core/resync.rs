@@ -45,7 +45,7 @@ impl Core {
     pub(super) fn pump(&mut self, ix: LegIx) {
         let rewriting = self.legs[ix].up_to_date() && self.legs[ix].suspect.count() > 0;
         let open = matches!(self.stage, Stage::Serving)
-            || (rewriting && matches!(self.stage, Stage::Stopping { .. }));
+            || (rewriting && matches!(self.stage, Stage::Stopping { from_ms, .. } if from_ms <= self.now_ms));
         if !open || !self.legs[ix].connected() {
             return;
         }
@@ -99,12 +99,14 @@ impl Core {
                     from = start + 1;
                 } else if let Some(end) = leg.is_held(start).filter(|_| !rewriting) {
                     from = end;
+                } else if !rewriting && self.is_suspect(start) {
+                    from = start + 1;
                 } else {
                     let mut end = start + 1;
                     while end - start < max
                         && set.contains(end)
                         && !leg.copying.contains(end)
-                        && (rewriting || leg.is_held(end).is_none())
+                        && (rewriting || (leg.is_held(end).is_none() && !self.is_suspect(end)))
                     {
                         end += 1;
                     }
@@ -114,6 +116,12 @@ impl Core {
             from = 0;
         }
         None
+    }
+
+    /// Whether a good leg may yet turn out to hold something else there: a block that waits to be rewritten in
+    /// place is not copied from. What a read shows after a failed flush may be gone a moment later.
+    fn is_suspect(&self, block: u64) -> bool {
+        self.legs.iter().any(|leg| leg.up_to_date() && leg.suspect.contains(block))
     }
 
     /// The flush after the last copy has worked (S3): the leg is UpToDate, unless something came in between.
@@ -134,6 +142,9 @@ impl Core {
         self.want_state();
         self.note(Some(ix), Note::SyncDone);
         self.drop_absent();
+        if self.suspended {
+            self.resume(ix);
+        }
     }
 
     pub(super) fn start_internal(&mut self, slot: u16) {
@@ -142,7 +153,8 @@ impl Core {
         let source = match kind {
             Kind::Copy { target } => {
                 let leg = &self.legs[target];
-                if leg.state != LegState::SyncTarget || !leg.open || !leg.connected() {
+                let suspect = op.blocks.clone().any(|block| self.is_suspect(block));
+                if leg.state != LegState::SyncTarget || !leg.open || !leg.connected() || suspect {
                     return self.abandon(slot);
                 }
                 self.pick(tried | bit(target), false)
@@ -299,7 +311,8 @@ impl Core {
         self.pump(target);
     }
 
-    /// A block that cannot be read or rewritten in place: after some tries the loss is told by a failing flush.
+    /// A block that cannot be read or rewritten in place: after some tries the flushes that wait for it fail. It
+    /// stays suspect, and is tried again after a pause; meanwhile the range is free for clients.
     fn retry_rewrite(&mut self, slot: u16, target: LegIx) {
         let retries = self.legs[target].config.retries;
         let again_ms = self.now_ms + limits::RECONNECT_MIN_MS;
@@ -314,11 +327,12 @@ impl Core {
             }
             return;
         }
-        let blocks = op.blocks.clone();
-        self.legs[target].suspect.remove_range(blocks);
-        self.legs[target].owes_error = true;
         self.abandon(slot);
-        self.kick_flush(target);
+        let leg = &mut self.legs[target];
+        leg.pause_until_ms = self.now_ms + limits::COPY_PAUSE_MS;
+        let waiters = std::mem::take(&mut leg.flush_next);
+        leg.owes_error |= !waiters.iter().any(|w| matches!(w, Waiter::Client(..)));
+        self.tell_waiters(target, waiters, false);
     }
 
     /// Ends an internal request; what it did not achieve stays marked.

@@ -17,8 +17,8 @@ pub(super) enum Stage {
     Holding { until_ms: u64 },
     /// Requests are admitted.
     Serving,
-    /// Draining.
-    Stopping { id: u64, deadline_ms: u64 },
+    /// Draining; not before late writes to the source can have landed.
+    Stopping { id: u64, deadline_ms: u64, from_ms: u64 },
     /// Over.
     Stopped,
 }
@@ -175,7 +175,7 @@ impl Core {
                     self.admit(token, ask, range);
                 }
             }
-            Stage::Stopping { id, deadline_ms } => self.try_stop(id, deadline_ms),
+            Stage::Stopping { id, deadline_ms, from_ms } => self.try_stop(id, deadline_ms, from_ms),
             _ => {}
         }
     }

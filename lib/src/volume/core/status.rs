@@ -45,7 +45,7 @@ impl Core {
             serving: matches!(self.stage, Stage::Serving),
             suspended: self.suspended,
             in_flight: (self.ops.len() + self.flushes_waiting()) as u64,
-            flush_error_owed: self.legs.iter().any(|leg| leg.up_to_date() && leg.owes_error),
+            flush_error_owed: self.legs.iter().any(|leg| leg.owes_error),
             state_durable: self.persist.settled(),
         }
     }

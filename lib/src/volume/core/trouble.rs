@@ -17,7 +17,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(ix) else { return };
         leg.connecting = false;
         let unwanted = matches!(leg.state, LegState::Detached | LegState::Failed) || leg.connected();
-        if unwanted || matches!(self.stage, Stage::Stopped) || !(caps.flush || leg.config.flush_unsafe) {
+        if unwanted || !(caps.flush || leg.config.flush_unsafe) {
             self.out.push(Action::Disconnect { leg: ix, session });
             if !unwanted {
                 self.unreachable(ix);
@@ -39,15 +39,20 @@ impl Core {
     /// Puts a connected leg to use.
     pub(super) fn engage(&mut self, ix: LegIx) {
         if self.legs[ix].up_to_date() {
-            if std::mem::take(&mut self.suspended) {
-                self.note(Some(ix), Note::Resumed);
-            }
-            self.unpark();
+            self.resume(ix);
             self.kick_flush(ix);
             self.pump(ix);
         } else {
             self.begin_sync(ix);
         }
+    }
+
+    /// A good leg can be reached: requests that waited for one go on.
+    pub(super) fn resume(&mut self, ix: LegIx) {
+        if std::mem::take(&mut self.suspended) {
+            self.note(Some(ix), Note::Resumed);
+        }
+        self.unpark();
     }
 
     pub(super) fn unreachable(&mut self, ix: LegIx) {
@@ -185,7 +190,6 @@ impl Core {
         leg.unflushed_to_missing();
         leg.flush_wanted = false;
         leg.suspect.clear();
-        leg.owes_error = false;
         self.cut_requests(ix);
         self.tell_waiters(ix, waiters, false);
     }
@@ -391,8 +395,11 @@ impl Core {
 
     fn unpark_write(&mut self, slot: u16, late: bool) {
         let Some(op) = self.ops.get(slot) else { return };
+        let blocks = op.blocks.clone();
         for ix in legs_of(op.parked) {
             if self.legs[ix].connected() {
+                // What it acknowledged before may have been flushed, and the mark cleared.
+                self.mark_unflushed(ix, blocks.clone());
                 self.issue_write(slot, ix);
             } else if late && self.is_last(ix) {
                 if let Some(op) = self.ops.get_mut(slot) {

@@ -55,7 +55,9 @@ impl Core {
 
     fn enough_legs(&self) -> bool {
         let floor = if self.rules.on(Rule::MinLegs) { self.config.min_legs.max(1) } else { 1 };
-        self.in_sync() >= floor
+        // A leg that has come back counts once its record says so: until then a crash would forget it.
+        let counts = |(ix, leg): &(usize, &Leg)| leg.up_to_date() && self.persist.durably_in_sync(*ix);
+        self.legs.iter().enumerate().filter(counts).count() >= floor
     }
 
     /// W1: bits durable, then the legs.
@@ -191,11 +193,12 @@ impl Core {
             return;
         }
         if op.refused != 0 {
-            if op.acked == 0 && op.failed.is_none() {
+            let once = legs_of(op.refused).all(|ix| op.attempts(ix) <= 1);
+            if op.acked == 0 && op.failed.is_none() && once {
                 // Nobody has changed anything.
                 return self.refuse(slot, Fault::NotSupported);
             }
-            // One leg has changed: the others follow the slow way (invariant 12).
+            // One leg has changed, or may have in a try that failed: the others follow the slow way (invariant 12).
             let rest = std::mem::take(&mut op.refused);
             if let Kind::Zero { fast, .. } = &mut op.kind {
                 *fast = false;

@@ -151,8 +151,8 @@ impl Driver<'_> {
     }
 
     /// The state was written, or not.
-    pub(super) fn persisted(&mut self, seq: u64, result: Result<()>) {
-        if let Err(error) = &result {
+    pub(super) fn persisted(&mut self, seq: u64, result: &Result<()>) {
+        if let Err(error) = result {
             self.complain(error);
         }
         self.events.push(Event::Persisted { seq, ok: result.is_ok() });

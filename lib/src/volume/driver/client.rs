@@ -29,6 +29,8 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// The socket takes no more for now.
     blocked: bool,
+    /// When the socket last took something.
+    progress_ms: u64,
     /// Queued for sending in this round.
     pub(super) touched: bool,
     /// What epoll was asked for.
@@ -129,6 +131,7 @@ impl Client {
             ending: false,
             stalled: false,
             blocked: false,
+            progress_ms: now_ms,
             touched: false,
             interest: EventFlags::empty(),
         }
@@ -178,9 +181,19 @@ impl Client {
         }
     }
 
-    /// Whether its own limits let another request in.
-    pub(super) fn may_ask(&self) -> bool {
-        self.charged.within(limits::CLIENT_REQUESTS, limits::CLIENT_BYTES)
+    /// Whether another request is let in: by its own limits, and where the volume has no room, by the share
+    /// that it has whatever the others do.
+    pub(super) fn may_ask(&self, room: bool) -> bool {
+        if room {
+            self.charged.within(limits::CLIENT_REQUESTS, limits::CLIENT_BYTES)
+        } else {
+            self.charged.within(limits::CLIENT_SHARE_REQUESTS, limits::CLIENT_SHARE_BYTES)
+        }
+    }
+
+    /// Whether it has taken nothing of what waits for it for long.
+    pub(super) const fn is_stuck(&self, now_ms: u64) -> bool {
+        self.blocked && now_ms > self.progress_ms + limits::CLIENT_STUCK_MS
     }
 
     /// A request is in flight from now on.
@@ -226,10 +239,14 @@ impl Client {
     }
 
     /// Sends what waits. `None`: the other side is gone. Otherwise what is in flight no more.
-    pub(super) fn flush(&mut self) -> Option<Charge> {
+    pub(super) fn flush(&mut self, now_ms: u64) -> Option<Charge> {
+        let before = self.out.sent();
         match self.out.flush(self.fd.as_fd()) {
             Sent::Broken => return None,
             sent => self.blocked = sent == Sent::Blocked,
+        }
+        if self.out.sent() > before || !self.blocked {
+            self.progress_ms = now_ms;
         }
         let mut settled = Charge::default();
         while let Some((end, bytes)) = self.ends.front().copied() {

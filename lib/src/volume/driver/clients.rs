@@ -13,6 +13,11 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 /// Receives in one round from one client that is sending a large payload.
 const RECEIVES: usize = 16;
+/// How often a small payload is asked for whose header has come: many clients send the two one after the other,
+/// and a wait for the rest costs more than a few tries.
+const TRIES: usize = 4;
+/// A payload of this size is acted upon while it is in the processor's cache, before more is received.
+const HOT: u32 = 128 << 10;
 
 impl Driver<'_> {
     /// Waits for new clients, or does not.
@@ -66,6 +71,7 @@ impl Driver<'_> {
     }
 
     fn receive(&mut self, key: u64) {
+        let mut tries = TRIES;
         for _ in 0..RECEIVES {
             let Some(client) = self.clients.get_mut(key) else { return };
             if client.stalled || !client.input.is_hungry() {
@@ -81,6 +87,10 @@ impl Driver<'_> {
             };
             match received {
                 Received::Some => {}
+                Received::Blocked if tries > 0 && client.input.is_filling() => {
+                    tries -= 1;
+                    continue;
+                }
                 Received::Blocked => return,
                 Received::End if handshake => return self.drop_client(key),
                 Received::End => {
@@ -92,35 +102,47 @@ impl Driver<'_> {
             if handshake {
                 self.touch(key);
             }
-            self.take_requests(key);
-            if self.clients.get(key).is_none_or(|c| !c.input.is_filling()) {
+            let hot = self.take_requests(key);
+            let more = self.clients.get(key).is_some_and(|c| c.input.is_filling());
+            if hot || !more {
                 return;
             }
         }
     }
 
-    /// Takes the requests that have come, as far as the limits allow.
-    fn take_requests(&mut self, key: u64) {
+    /// Takes the requests that have come, as far as the limits allow. Says whether a large payload is among them.
+    fn take_requests(&mut self, key: u64) -> bool {
+        let mut hot = false;
         loop {
-            let room = self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES);
-            let Some(client) = self.clients.get_mut(key) else { return };
-            if !room || !client.may_ask() {
+            let room = self.has_room();
+            let Some(client) = self.clients.get_mut(key) else { return hot };
+            if client.session().is_none() {
+                return hot;
+            }
+            if !client.may_ask(room) {
                 if !client.stalled {
                     client.stalled = true;
                     self.stalled.push(key);
                     self.touch(key);
                 }
-                return;
+                return hot;
             }
-            let Some(incoming) = client.next() else { return };
+            let Some(incoming) = client.next() else { return hot };
             match incoming {
                 Incoming::Request(request, _) if request.command == Command::Disc => {
                     client.end();
-                    return self.touch(key);
+                    self.touch(key);
+                    return hot;
                 }
-                Incoming::Garbage => return self.drop_client(key),
+                Incoming::Garbage => {
+                    self.drop_client(key);
+                    return hot;
+                }
                 Incoming::Refused(request, errno) => self.answer_now(key, &request, Outcome::Failed(errno)),
-                Incoming::Request(request, payload) => self.admit(Pending { client: key, request, payload }),
+                Incoming::Request(request, payload) => {
+                    hot |= payload.is_some() && request.length >= HOT;
+                    self.admit(Pending { client: key, request, payload });
+                }
             }
         }
     }
@@ -244,17 +266,16 @@ impl Driver<'_> {
 
     /// Sends replies; then requests that waited for room are taken.
     pub(super) fn flush_clients(&mut self) {
+        let now_ms = self.now_ms();
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.touched = false;
-            match client.flush() {
-                Some(settled) => self.totals.settle(settled),
-                None => {
-                    self.drop_client(key);
-                    continue;
-                }
-            }
+            let Some(settled) = client.flush(now_ms) else {
+                self.drop_client(key);
+                continue;
+            };
+            self.totals.settle(settled);
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.is_over() {
                 self.drop_client(key);
@@ -268,13 +289,19 @@ impl Driver<'_> {
         self.unstall();
     }
 
+    /// Whether the volume has room for more than its clients' guaranteed shares.
+    fn has_room(&self) -> bool {
+        self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES)
+    }
+
     fn unstall(&mut self) {
-        if self.stalled.is_empty() || !self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES) {
+        if self.stalled.is_empty() {
             return;
         }
+        let room = self.has_room();
         for key in std::mem::take(&mut self.stalled) {
             let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.may_ask() {
+            if client.may_ask(room) {
                 client.stalled = false;
                 self.touch(key);
                 self.take_requests(key);
@@ -299,10 +326,17 @@ impl Driver<'_> {
     }
 
     pub(super) fn sweep_clients(&mut self, now_ms: u64) {
+        let room = self.has_room();
         for key in self.clients.keys() {
-            if self.clients.get(key).is_some_and(|client| client.is_late(now_ms)) {
+            // Who takes no replies may do so, as long as there is room for the others.
+            let hog = |client: &Client| !room && client.is_stuck(now_ms);
+            if self.clients.get(key).is_some_and(|client| client.is_late(now_ms) || hog(client)) {
                 self.drop_client(key);
             }
+        }
+        // Descriptors may have run out for a while.
+        if self.serving && !self.stopping && self.clients.len() < limits::CLIENTS {
+            self.listen(true);
         }
     }
 

@@ -35,14 +35,15 @@ fn fill(cookie: u64, len: u32) -> Vec<u8> {
 fn run(bytes: &[u8], pieces: &[usize]) -> Vec<(Request, Option<Vec<u8>>, bool)> {
     let (ours, mut theirs) = UnixStream::pair().expect("pair");
     ours.set_nonblocking(true).expect("nonblocking");
+    theirs.set_nonblocking(true).expect("nonblocking");
     let mut input = Input::new(&Pool::new());
     let (mut got, mut held) = (Vec::new(), Vec::new());
     let (mut rest, mut turn) = (bytes, 0);
     loop {
         if !rest.is_empty() {
             let n = pieces[turn % pieces.len()].min(rest.len());
-            theirs.write_all(&rest[..n]).expect("send");
-            rest = &rest[n..];
+            let sent = theirs.write(&rest[..n]).unwrap_or(0);
+            rest = &rest[sent..];
             turn += 1;
         }
         let received = input.receive(ours.as_fd());
@@ -82,7 +83,6 @@ proptest! {
             bytes.extend(r.encode());
             let data = (command == Command::Write).then(|| fill(cookie, len));
             bytes.extend(data.iter().flatten());
-            let legal = legal || (len <= 3 && len > 0 && false);
             expected.push((r, data.filter(|d| legal && !d.is_empty()), legal));
         }
         proptest::prop_assert_eq!(run(&bytes, &pieces), expected);

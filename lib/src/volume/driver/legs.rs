@@ -35,7 +35,7 @@ pub(super) struct Slot {
     pub(super) reason: Option<String>,
     /// What it last offered.
     pub(super) offer: Option<Offer>,
-    /// Bytes of local requests done in the loop are never pending; these are those with workers.
+    /// When it left the set, while it is out.
     pub(super) last_in_sync: Option<String>,
 }
 
@@ -123,12 +123,12 @@ impl Driver<'_> {
     pub(super) fn reach_legs(&mut self, now_ms: u64) {
         for leg in 0..self.legs.len() {
             if self.legs[leg].connect_at.is_some_and(|at| at <= now_ms) {
-                self.reach(leg, now_ms);
+                self.reach(leg);
             }
         }
     }
 
-    fn reach(&mut self, leg: LegIx, now_ms: u64) {
+    fn reach(&mut self, leg: LegIx) {
         let slot = &mut self.legs[leg];
         match &mut slot.io {
             LegIo::Local(local) => {
@@ -150,7 +150,6 @@ impl Driver<'_> {
                     let endpoints = transport::resolve(&address);
                     return self.resolved(leg, endpoints);
                 }
-                let _ = now_ms;
                 self.workers
                     .submit(move || Completion::Resolved { leg, endpoints: transport::resolve(&address) });
             }

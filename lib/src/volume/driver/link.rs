@@ -23,7 +23,7 @@ const BUFFER: usize = 64 << 10;
 const LEAN: usize = 32 << 10;
 /// Requests under way of one operation that had to be split.
 const PIECES: u32 = 8;
-/// Longest WRITE_ZEROES of one request: what every server takes, and still 32 bits.
+/// Longest `WRITE_ZEROES` of one request: what every server takes, and still 32 bits.
 const ZEROES_MAX: u64 = 1 << 30;
 
 /// See the module.

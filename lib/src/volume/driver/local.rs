@@ -11,10 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An operation in the loop that took longer shows that this device waits for something.
+/// An operation in the loop that took longer may have waited for the device (or for a processor).
 const SLOW: Duration = Duration::from_millis(2);
-/// So long after it everything goes to workers.
-const AFTER_SLOW: Duration = Duration::from_millis(500);
+/// What a slow operation adds to the suspicion; a fast one takes 1 away.
+const SUSPICION: u32 = 8;
+/// From here on it is certain: three slow ones of about ten. A loop that only waits for a processor comes here
+/// rarely.
+const CERTAIN: u32 = 3 * SUSPICION - 4;
+/// So long everything goes to workers then.
+const AFTER_SLOW: Duration = Duration::from_millis(250);
+/// Longer requests go to workers: copying so much would hold everybody else up.
+const AT_ONCE: u64 = 2 << 20;
+/// The same for zeroes, which mostly are made without copying.
+const ZEROES_AT_ONCE: u64 = 64 << 20;
 /// Extents asked for at a time: more are told in the next request.
 pub(super) const EXTENTS: usize = 256;
 
@@ -30,6 +39,7 @@ pub(super) struct LocalLeg {
     /// A worker is opening it.
     pub(super) opening: bool,
     slow_until: Option<Instant>,
+    suspicion: u32,
     /// The kernel cannot say whether a read would wait.
     no_nowait: bool,
 }
@@ -73,6 +83,7 @@ impl LocalLeg {
             outstanding_bytes: 0,
             opening: false,
             slow_until: None,
+            suspicion: 0,
             no_nowait: false,
         }
     }
@@ -106,7 +117,12 @@ impl LocalLeg {
         now: &mut Instant,
     ) -> Result<Worked, Work> {
         let Some(device) = &self.device else { return Ok(Worked::plain(Err(Errno::NODEV.into()))) };
-        if matches!(work, Work::Flush | Work::Extents) {
+        let long = match work {
+            Work::Flush | Work::Extents => true,
+            Work::Zero { .. } => range.len > ZEROES_AT_ONCE,
+            Work::Read(_) | Work::Write(_) => range.len > AT_ONCE,
+        };
+        if long {
             return Err(work);
         }
         if let Some(until) = self.slow_until {
@@ -129,8 +145,14 @@ impl LocalLeg {
             work => perform(device, work, range),
         };
         let then = std::mem::replace(now, Instant::now());
-        if now.duration_since(then) > SLOW {
-            self.slow_until = Some(*now + AFTER_SLOW);
+        if now.duration_since(then) <= SLOW {
+            self.suspicion = self.suspicion.saturating_sub(1);
+        } else {
+            self.suspicion += SUSPICION;
+            if self.suspicion >= CERTAIN {
+                self.suspicion = 0;
+                self.slow_until = Some(*now + AFTER_SLOW);
+            }
         }
         Ok(worked)
     }

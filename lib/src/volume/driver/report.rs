@@ -86,17 +86,18 @@ impl Driver<'_> {
             LegIo::Local(local) => (0, 0, local.outstanding_bytes, 0),
             LegIo::Remote(remote) => {
                 let link = remote.peek();
-                let (pending, queued) = link.map_or((0, 0), |link| link.load());
+                let (pending, queued) = link.map_or((0, 0), super::link::Link::load);
                 let (received, sent) = link.map_or((0, 0), |link| (link.received(), link.sent()));
                 (remote.received + received, remote.sent + sent, pending, queued)
             }
         };
         let connection = if leg.connected {
             Connection::Connected
-        } else if leg.connecting || slot.trying {
-            Connection::Connecting
-        } else {
+        } else if matches!(leg.state, LegState::Detached | LegState::Failed) {
             Connection::StandAlone
+        } else {
+            // The core never gives up, also in the moment before it asks again.
+            Connection::Connecting
         };
         let name = &slot.spec.name;
         let (reason, next) = advice(&self.name, name, slot, leg);
@@ -139,7 +140,7 @@ impl Driver<'_> {
         ResyncStatus {
             done: resync.done,
             total: resync.total,
-            percent_in_sync: (equal as f64 / self.size as f64 * 10_000.0).floor() / 100.0,
+            percent_in_sync: percent(equal, self.size),
             rate,
             estimated_seconds_to_finish: (rate > 0).then(|| left.div_ceil(rate)),
         }
@@ -207,6 +208,12 @@ impl Driver<'_> {
         // Without systemd nobody listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
+}
+
+/// `part` of `whole` in percent, two digits, rounded down: 100 means all.
+fn percent(part: u64, whole: u64) -> f64 {
+    let hundredths = u128::from(part) * 10_000 / u128::from(whole.max(1));
+    f64::from(u32::try_from(hundredths).unwrap_or(10_000)) / 100.0
 }
 
 /// Why a leg is not UpToDate, and what to type.

@@ -74,7 +74,7 @@ fn new_generation(records: &mut Records, maps: &[MapHandle], stays: &[usize]) ->
     }
     let (current, next) = (records.records[first].current.id, Id::random()?);
     for map in maps {
-        map.with(|map| map.prepare_relabel(current, next))?;
+        map.seal().prepare_relabel(current, next)?;
     }
     let everybody: Vec<Id> = records.records.iter().map(|record| record.leg).collect();
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -83,7 +83,7 @@ fn new_generation(records: &mut Records, maps: &[MapHandle], stays: &[usize]) ->
         follow(records, first, leg)?;
     }
     for map in maps {
-        map.with(|map| map.finish_relabel(next))?;
+        map.seal().finish_relabel(next)?;
     }
     Ok(())
 }

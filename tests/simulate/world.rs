@@ -1,0 +1,441 @@
+//! The world around the core: virtual time, the process and its machine, and what stands on its disk.
+//!
+//! The process obeys the promises of `api.rs`. Between two steps of the core any number of things can happen;
+//! what they cause is delivered in one batch, after a tick.
+
+use crate::checker::Checker;
+use crate::client::Clients;
+use crate::leg::{Leg, Request};
+use crate::plan::{BLOCK_CELLS, CELL, Moment, Plan, Thing, Trouble};
+use crate::random::Random;
+use crate::register::Register;
+use mirror::base::{BlockSize, ByteRange};
+use mirror::map::BlockSet;
+use mirror::volume::core::{
+    Action, Config, Core, Event, IoId, LegConfig, LegRecord, LegStart, Rules, TICK_MS,
+};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+/// What was found wrong.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// The invariant of design.md section 3, or the promise of `api.rs`.
+    pub invariant: &'static str,
+    /// What exactly.
+    pub text: String,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// Nothing wrong so far.
+pub type Check = Result<(), Violation>;
+
+/// What waits in the queue of virtual time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entry {
+    /// The plan's thing of this number.
+    Thing(usize),
+    /// A trouble of this number (see [`World::sprung`]).
+    Spring(usize),
+    /// A leg executes a request, if this is still the schedule.
+    Execute(usize, u32),
+    /// The answer arrives.
+    Deliver(usize),
+    /// The process tries to connect.
+    Attempt(usize, u32),
+    /// It notices that a connection is lost.
+    Down(usize, u32),
+    /// The state reaches the disk, or does not.
+    PersistExecute(u64, u32),
+    /// The process hears of it.
+    PersistDone(u64, u32, bool),
+    /// The process starts.
+    Start,
+    /// A clear that came late takes effect.
+    LateClear(usize),
+    /// Clean pages of a leg are dropped.
+    Evict(usize, u32),
+    /// A client connection may ask its next.
+    Next(usize),
+    /// Time goes on.
+    Tick,
+}
+
+/// A map file.
+#[derive(Clone, Debug)]
+pub struct MapFile {
+    /// By block, on disk.
+    pub bits: Vec<bool>,
+    /// By block, as the core has said: clears on disk may come late or never.
+    pub told: Vec<bool>,
+    /// Closed cleanly.
+    pub clean: bool,
+    /// The boot in which it was opened.
+    pub boot: u32,
+    /// Clears that were not made yet.
+    pub late: Vec<u64>,
+}
+
+/// The records of the legs, one state that is replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// By leg.
+    pub legs: Vec<LegRecord>,
+    /// Counts the generations that were minted.
+    pub generation: u64,
+    /// Generation that a leg out of sync had when it left.
+    pub left_at: Vec<Option<u64>>,
+}
+
+/// A state on its way to the disk.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Its name.
+    pub seq: u64,
+    /// What it says.
+    pub legs: Vec<LegRecord>,
+    /// A new generation.
+    pub mint: bool,
+    /// Whether the disk was reached.
+    pub executed: bool,
+}
+
+/// How far a history has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Things go wrong.
+    Running,
+    /// Faults have stopped.
+    Settling,
+    /// All is well; the last flush and the last reads.
+    Reading,
+    /// Stopping for good.
+    Stopping,
+    /// Over.
+    Over,
+}
+
+/// Everything.
+pub struct World<'a> {
+    /// What is to happen.
+    pub plan: &'a Plan,
+    /// Decides latencies and fates.
+    pub random: Random,
+    /// Milliseconds.
+    pub now: u64,
+    /// Counts what happens, for an order without ties.
+    pub stamp: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, Entry)>>,
+    queued: u64,
+    /// The legs.
+    pub legs: Vec<Leg>,
+    /// Their requests, all of them.
+    pub requests: Vec<Request>,
+    /// Their maps.
+    pub maps: Vec<MapFile>,
+    /// Their records.
+    pub disk: Disk,
+    /// A state on its way.
+    pub pending: Option<Pending>,
+    /// States cannot be persisted until then.
+    pub bad_persist_until: u64,
+    /// The process.
+    pub core: Option<Core>,
+    /// The leg that it elected.
+    pub elected: Option<usize>,
+    /// It has begun to serve.
+    pub served: bool,
+    /// Counts processes.
+    pub incarnation: u32,
+    /// Counts boots of our machine.
+    pub boot: u32,
+    /// When a start is due.
+    pub start_at: Option<u64>,
+    /// A stop was asked: milliseconds until the next start, and the time to lose patience.
+    pub stopping: Option<(u64, u64)>,
+    /// What the core is told next.
+    pub inbox: Vec<Event>,
+    /// Legs whose loss is told in this batch.
+    pub just_down: Vec<usize>,
+    actions: Vec<Action>,
+    last_step: u64,
+    /// Data of completed reads.
+    pub data: HashMap<IoId, (usize, Vec<u32>)>,
+    /// Those who ask.
+    pub clients: Clients,
+    /// By cell.
+    pub registers: Vec<Register>,
+    /// Stamp of the last failed flush that a client was told of, or of the last end of a process.
+    pub announced: u64,
+    /// Counts legs that left.
+    pub leaves: u64,
+    /// Troubles with a time of their own.
+    pub sprung: Vec<Trouble>,
+    /// Troubles that lie in wait.
+    pub ambushes: Vec<(Moment, u64, Trouble)>,
+    /// Open commands of administrators; the next number.
+    pub commands: (Vec<u64>, u64),
+    /// How far.
+    pub phase: Phase,
+    /// When the phase began, and a counter inside it.
+    pub phase_at: (u64, u64),
+    /// What was checked.
+    pub checker: Checker,
+    rules: Rules,
+    /// Lines, if wanted.
+    pub trace: Option<Vec<String>>,
+}
+
+impl<'a> World<'a> {
+    /// A world before its first millisecond.
+    pub fn new(plan: &'a Plan, rules: Rules, trace: bool) -> Self {
+        let setup = &plan.setup;
+        let blocks = setup.cells.div_ceil(BLOCK_CELLS);
+        let legs: Vec<Leg> = setup.legs.iter().map(|l| Leg::new(l.clone(), setup.cells)).collect();
+        let maps = setup
+            .legs
+            .iter()
+            .map(|l| MapFile {
+                bits: vec![!l.in_sync; blocks],
+                told: Vec::new(),
+                clean: true,
+                boot: 0,
+                late: Vec::new(),
+            })
+            .collect();
+        let records = setup.legs.iter().map(|l| LegRecord { in_sync: l.in_sync, ..LegRecord::default() });
+        Self {
+            plan,
+            random: Random::new(plan.seed ^ 0x5EED),
+            now: 0,
+            stamp: 0,
+            queue: BinaryHeap::new(),
+            queued: 0,
+            requests: Vec::new(),
+            maps,
+            disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
+            pending: None,
+            bad_persist_until: 0,
+            core: None,
+            elected: None,
+            served: false,
+            incarnation: 0,
+            boot: 1,
+            start_at: None,
+            stopping: None,
+            inbox: Vec::new(),
+            just_down: Vec::new(),
+            actions: Vec::new(),
+            last_step: 0,
+            data: HashMap::new(),
+            clients: Clients::new(setup.connections, setup.cells),
+            registers: vec![Register::default(); setup.cells],
+            announced: 0,
+            leaves: 0,
+            sprung: Vec::new(),
+            ambushes: Vec::new(),
+            commands: (Vec::new(), 0),
+            phase: Phase::Running,
+            phase_at: (0, 0),
+            checker: Checker::new(legs.len(), setup.cells),
+            legs,
+            rules,
+            trace: trace.then(Vec::new),
+        }
+    }
+
+    /// Runs the history to its end. Returns the number of client requests that were answered with success.
+    pub fn run(&mut self) -> Result<u64, Violation> {
+        for (ix, (at, _)) in self.plan.things.iter().enumerate() {
+            self.at(*at, Entry::Thing(ix));
+        }
+        self.at(0, Entry::Tick);
+        self.start_at = Some(0);
+        self.at(0, Entry::Start);
+        while self.phase != Phase::Over {
+            let Some(Reverse((at, _, entry))) = self.queue.pop() else { break };
+            self.now = self.now.max(at);
+            self.handle(entry)?;
+            let window = if self.random.chance(300) { self.random.below(3) } else { 0 };
+            let until = self.now + window;
+            while let Some(Reverse((at, _, _))) = self.queue.peek() {
+                if *at > until || self.phase == Phase::Over {
+                    break;
+                }
+                let Some(Reverse((at, _, entry))) = self.queue.pop() else { break };
+                self.now = self.now.max(at);
+                self.handle(entry)?;
+            }
+            self.step()?;
+            self.check()?;
+        }
+        Ok(self.clients.successes)
+    }
+
+    /// Says that something is wrong.
+    pub fn violation(&self, invariant: &'static str, text: String) -> Violation {
+        Violation { invariant, text, at_ms: self.now }
+    }
+
+    /// The next stamp.
+    pub fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// Puts an entry into the queue.
+    pub fn at(&mut self, when: u64, entry: Entry) {
+        self.queued += 1;
+        self.queue.push(Reverse((when.max(self.now), self.queued, entry)));
+    }
+
+    /// A line of the trace.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>6} {}", self.now, line()));
+        }
+    }
+
+    fn handle(&mut self, entry: Entry) -> Check {
+        let plan = self.plan;
+        match entry {
+            Entry::Thing(ix) => match &plan.things[ix].1 {
+                Thing::Ask { connection, ask, from, count } => {
+                    self.clients.queue(*connection, *ask, *from, *count);
+                    self.issue(*connection);
+                }
+                Thing::Trouble(trouble) if self.phase == Phase::Running => self.trouble(trouble)?,
+                Thing::Trouble(_) => {}
+            },
+            Entry::Spring(ix) => {
+                if self.phase == Phase::Running {
+                    let trouble = self.sprung[ix].clone();
+                    self.trouble(&trouble)?;
+                }
+            }
+            Entry::Execute(ix, schedule) => self.execute(ix, schedule),
+            Entry::Deliver(ix) => self.deliver(ix),
+            Entry::Attempt(leg, incarnation) => self.attempt(leg, incarnation),
+            Entry::Down(leg, session) => self.notice_down(leg, session),
+            Entry::PersistExecute(seq, incarnation) => self.persist_execute(seq, incarnation),
+            Entry::PersistDone(seq, incarnation, ok) => self.persist_done(seq, incarnation, ok),
+            Entry::Start => self.start(),
+            Entry::LateClear(leg) => self.late_clear(leg),
+            Entry::Evict(leg, tries) => self.evict(leg, tries),
+            Entry::Next(connection) => self.issue(connection),
+            Entry::Tick => {
+                self.at(self.now + TICK_MS, Entry::Tick);
+                self.govern()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the process, if that is due and it does not run.
+    fn start(&mut self) {
+        if self.core.is_some() || self.start_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.start_at = None;
+        self.incarnation += 1;
+        (self.served, self.elected) = (false, None);
+        self.announced = self.next_stamp();
+        let setup = &self.plan.setup;
+        let blocks = setup.cells.div_ceil(BLOCK_CELLS) as u64;
+        let mut begin = Vec::new();
+        for (ix, map) in self.maps.iter_mut().enumerate() {
+            if !map.clean && map.boot != self.boot {
+                map.bits.fill(true);
+            }
+            map.told.clone_from(&map.bits);
+            self.legs[ix].kept = !setup.legs[ix].remote && map.boot == self.boot;
+            let mut marks = BlockSet::new(blocks);
+            for (block, bit) in map.bits.iter().enumerate() {
+                if *bit {
+                    marks.insert(block as u64);
+                }
+            }
+            begin.push(LegStart {
+                record: self.disk.legs[ix],
+                marks,
+                clean: map.clean,
+                cache_kept: self.legs[ix].kept,
+            });
+            map.clean = false;
+            map.boot = self.boot;
+        }
+        let config = Config {
+            size: setup.cells as u64 * CELL,
+            block: BlockSize::new(BLOCK_CELLS as u64 * CELL).expect("a legal size"),
+            min_legs: setup.min_legs,
+            read_policy: setup.policy,
+            hold_ms: setup.hold_ms,
+            rules: self.rules,
+            legs: setup
+                .legs
+                .iter()
+                .map(|l| LegConfig {
+                    remote: l.remote,
+                    read: l.read,
+                    flush_unsafe: false,
+                    timeout_ms: l.timeout_ms,
+                    retries: l.retries,
+                })
+                .collect(),
+        };
+        if self.trace.is_some() {
+            let records = format!("{:?}", self.disk.legs);
+            let marks: Vec<String> = begin.iter().map(|b| format!("{:?}", b.marks)).collect();
+            self.note(|| format!("START records {records} marks {marks:?}"));
+        }
+        self.core = Some(Core::new(config, begin));
+        self.last_step = 0;
+        for connection in 0..self.plan.setup.connections {
+            self.at(self.now, Entry::Next(connection));
+        }
+    }
+
+    /// One batch, if there is something to tell or a tick is due.
+    fn step(&mut self) -> Check {
+        if self.core.is_none() || (self.inbox.is_empty() && self.now < self.last_step + TICK_MS - 1) {
+            return Ok(());
+        }
+        self.last_step = self.now;
+        self.inbox.insert(0, Event::Tick { now_ms: self.now });
+        if self.trace.is_some() {
+            let lines: Vec<String> = self.inbox[1..].iter().map(|e| format!("-> {e:?}")).collect();
+            for line in lines {
+                self.note(|| line);
+            }
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.clear();
+        if let Some(core) = &mut self.core {
+            core.step(&self.inbox, &mut actions);
+        }
+        self.inbox.clear();
+        let mut stopped = None;
+        for action in &actions {
+            if self.trace.is_some() {
+                self.note(|| format!("<- {action:?}"));
+            }
+            match action {
+                // Requests that came with the end are refused in the same list.
+                Action::Stopped { clean } => stopped = Some(clean),
+                _ => self.perform(action)?,
+            }
+        }
+        if let Some(clean) = stopped {
+            self.stopped(clean)?;
+        }
+        self.actions = actions;
+        self.just_down.clear();
+        Ok(())
+    }
+
+    /// The cells of a range.
+    pub fn cells(range: ByteRange) -> (usize, usize) {
+        ((range.offset / CELL) as usize, (range.len / CELL) as usize)
+    }
+}
