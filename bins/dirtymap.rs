@@ -5,8 +5,8 @@
 use clap::{Parser, Subcommand};
 use mirror::base::BlockSize;
 use mirror::cli::dirtymap::{
-    self, CombineArgs, ConvertArgs, CreateArgs, FetchArgs, MarkArgs, Named, OneArgs, ResizeArgs, ShiftArgs,
-    ShowArgs, SizeArgs, StatArgs,
+    self, CombineArgs, ConvertArgs, CreateArgs, DiffArgs, DigestArgs, FetchArgs, MarkArgs, Named, OneArgs,
+    ResizeArgs, ShiftArgs, ShowArgs, SizeArgs, StatArgs,
 };
 use mirror::cli::{self, value};
 use mirror::map::edit::Mark;
@@ -71,6 +71,10 @@ enum Verb {
     Convert(ConvertArgs),
     /// Make a map of what an NBD server says about its export
     Fetch(FetchArgs),
+    /// Write the BLAKE3 digests of a device, block by block
+    Digest(DigestArgs),
+    /// Make a map of what differs between two devices or manifests: 0 equal, 1 differs
+    Diff(DiffArgs),
     /// How large a map is
     Size(SizeArgs),
 }
@@ -97,6 +101,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Shift(args) => dirtymap::shift(&args)?,
         Verb::Convert(args) => dirtymap::convert(&args)?,
         Verb::Fetch(args) => dirtymap::fetch(&args)?,
+        Verb::Digest(args) => dirtymap::digest(&args, cli.quiet)?,
+        Verb::Diff(args) => dirtymap::diff(&args, cli.quiet)?,
         Verb::Size(args) => dirtymap::sizes(&args)?,
     }
     Ok(())

@@ -43,6 +43,8 @@ complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "resize" -d 'The m
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "shift" -d 'The map of a volume whose bytes have moved: a partition in its disk'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "convert" -d 'Translate between formats'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "fetch" -d 'Make a map of what an NBD server says about its export'
+complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "digest" -d 'Write the BLAKE3 digests of a device, block by block'
+complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "diff" -d 'Make a map of what differs between two devices or manifests: 0 equal, 1 differs'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "size" -d 'How large a map is'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -l size -d 'Size of the volume' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -l like -d 'As large as this device' -r
@@ -188,6 +190,24 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s o -l output 
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l replace -d 'Replace OUT if it exists'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s h -l help -d 'Print help'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l block -d 'A digest is of so many bytes [default: 64K]' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l volume -d 'Of which volume the device is: 32 hexadecimal digits [default: none]' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s h -l help -d 'Print help'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l block -d 'Blocks of the map [default: those of a manifest, or 64K]' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l force -d 'Override a refusal: volume, generation, size, cut, leg; several with commas' -r -f -a "volume\t'Maps of different volumes'
+generation\t'Maps relative to different generations'
+size\t'Maps of different sizes'
+cut\t'Dirty blocks would be cut off'
+leg\t'Marks are taken out of the map of a leg'"
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l size -d 'Size of the volume' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l like -d 'As large as this device' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l block -d 'Only in blocks of this size' -r

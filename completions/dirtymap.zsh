@@ -276,6 +276,41 @@ _arguments "${_arguments_options[@]}" : \
 ':uri -- The export of any NBD server:_default' \
 && ret=0
 ;;
+(digest)
+_arguments "${_arguments_options[@]}" : \
+'--block=[A digest is of so many bytes \[default\: 64K\]]:SIZE:_default' \
+'--volume=[Of which volume the device is\: 32 hexadecimal digits \[default\: none\]]:ID:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
+'-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
+'--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
+'--replace[Replace OUT if it exists]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':device -- A file, a block device or an NBD export:_default' \
+&& ret=0
+;;
+(diff)
+_arguments "${_arguments_options[@]}" : \
+'--block=[Blocks of the map \[default\: those of a manifest, or 64K\]]:SIZE:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
+'*--force=[Override a refusal\: volume, generation, size, cut, leg; several with commas]:WHAT:((volume\:"Maps of different volumes"
+generation\:"Maps relative to different generations"
+size\:"Maps of different sizes"
+cut\:"Dirty blocks would be cut off"
+leg\:"Marks are taken out of the map of a leg"))' \
+'-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
+'--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
+'--replace[Replace OUT if it exists]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':a -- A device or a manifest:_default' \
+':b -- A device or a manifest:_default' \
+&& ret=0
+;;
 (size)
 _arguments "${_arguments_options[@]}" : \
 '(--like)--size=[Size of the volume]:SIZE:_default' \
@@ -312,6 +347,8 @@ _dirtymap_commands() {
 'shift:The map of a volume whose bytes have moved\: a partition in its disk' \
 'convert:Translate between formats' \
 'fetch:Make a map of what an NBD server says about its export' \
+'digest:Write the BLAKE3 digests of a device, block by block' \
+'diff:Make a map of what differs between two devices or manifests\: 0 equal, 1 differs' \
 'size:How large a map is' \
     )
     _describe -t commands 'dirtymap commands' commands "$@"
@@ -340,6 +377,16 @@ _dirtymap__subcmd__convert_commands() {
 _dirtymap__subcmd__create_commands() {
     local commands; commands=()
     _describe -t commands 'dirtymap create commands' commands "$@"
+}
+(( $+functions[_dirtymap__subcmd__diff_commands] )) ||
+_dirtymap__subcmd__diff_commands() {
+    local commands; commands=()
+    _describe -t commands 'dirtymap diff commands' commands "$@"
+}
+(( $+functions[_dirtymap__subcmd__digest_commands] )) ||
+_dirtymap__subcmd__digest_commands() {
+    local commands; commands=()
+    _describe -t commands 'dirtymap digest commands' commands "$@"
 }
 (( $+functions[_dirtymap__subcmd__fetch_commands] )) ||
 _dirtymap__subcmd__fetch_commands() {

@@ -262,6 +262,82 @@ fn done_maps_of_16_tib_combine_by_words_and_stay_sparse() {
     assert!(allocated(&dir.path("c")) < 1 << 20, "{}", allocated(&dir.path("c")));
 }
 
+#[test]
+fn done_digests_and_devices_differ_where_their_bytes_do() {
+    use std::os::unix::fs::FileExt as _;
+    let dir = Dir::new();
+    let paths = [dir.image("a.img", (20 << 20) + 100), dir.image("b.img", (20 << 20) + 100)];
+    let write = |at: usize, offset, bytes: &[u8]| {
+        let file = std::fs::OpenOptions::new().write(true).open(&paths[at]).expect("open");
+        file.write_all_at(bytes, offset).expect("write");
+    };
+    for at in 0..2 {
+        write(at, 3 << 20, b"both");
+    }
+    let root = says(&dir, &["digest", "a.img", "-o", "a.digest"]);
+    assert_eq!(root.split_whitespace().next().map(str::len), Some(64));
+    assert!(
+        dirtymap(&dir, &["digest", "b.img", "-o", "b.digest"])
+            .run()
+            .expect(0)
+            .stdout
+            .starts_with(&root[..64])
+    );
+    for (a, b) in [("a.digest", "b.digest"), ("a.img", "b.digest"), ("a.digest", "b.img"), ("a.img", "b.img")]
+    {
+        says(&dir, &["diff", a, b, "-o", "/dev/null"]);
+    }
+    write(1, 5 << 20, b"only");
+    write(1, (20 << 20) + 99, b"x");
+    says(&dir, &["-q", "digest", "b.img", "-o", "b.digest", "--replace"]);
+    for (a, b) in [("a.digest", "b.digest"), ("a.img", "b.digest"), ("a.digest", "b.img"), ("a.img", "b.img")]
+    {
+        dirtymap(&dir, &["-q", "diff", a, b, "-o", "d", "--replace"]).run().expect(1);
+        assert_eq!(list(&dir, "d"), "5242880 65536\n20971520 100\n", "{a} {b}");
+    }
+    let progress = dirtymap(&dir, &["digest", "a.img", "--progress=2", "-o", "/dev/null"]).run().expect(0);
+    assert!(
+        progress.stderr.contains("\"schema\":\"mirror-progress/1\",\"done\":20971620"),
+        "{}",
+        progress.stderr
+    );
+    dir.image("c.img", 1 << 20);
+    fails(&dir, &["diff", "a.img", "c.img"], 9, "20971620 bytes and 1048576 bytes");
+    fails(&dir, &["diff", "a.digest", "b.digest", "--block", "4K"], 9, "digests of blocks of 65536");
+    let mut bytes = std::fs::read(dir.path("b.digest")).expect("read");
+    let end = bytes.len() - 40;
+    bytes[end] ^= 1;
+    std::fs::write(dir.path("b.digest"), bytes).expect("write");
+    fails(&dir, &["diff", "a.digest", "b.digest"], 9, "does not match");
+    fails(&dir, &["digest", "none"], 5, "No such file");
+    fails(&dir, &["digest", "."], 2, "a directory");
+}
+
+#[test]
+fn an_nbd_export_is_digested_like_the_file_behind_it() {
+    if !crate::support::need(&["nbdkit"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let image = dir.image("a.img", 30 << 20);
+    std::fs::write(dir.path("data"), vec![7; 3 << 20]).expect("write");
+    Tool::new("dd")
+        .args(&["if=data", "of=a.img", "bs=1M", "seek=9", "conv=notrunc", "status=none"])
+        .dir(&dir.path(""))
+        .run()
+        .expect(0);
+    let socket = dir.path("s");
+    let _server = crate::support::nbdkit(&dir, &socket, &["file", image.to_str().expect("path")]);
+    let uri = format!("nbd+unix:///?socket={}", socket.display());
+    let of = |device: &str| says(&dir, &["digest", device, "-o", "m", "--replace"])[..64].to_owned();
+    assert_eq!(of(&uri), of("a.img"));
+    says(&dir, &["diff", &uri, "m", "-o", "/dev/null"]);
+    says(&dir, &["diff", &uri, "a.img", "-o", "/dev/null"]);
+    assert!(says(&dir, &["size", "--like", &uri]).contains("64 KiB"));
+    says(&dir, &["fetch", &uri, "-o", "allocated"]);
+    assert_eq!(list(&dir, "allocated"), "9437184 3145728\n");
+}
+
 fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata(path).expect("file").blocks() * 512

@@ -3,7 +3,7 @@
 use super::Named;
 use crate::base::units::parse_size;
 use crate::base::{BlockSize, ByteRange, Class, Error, Id, Result};
-use crate::cli::value;
+use crate::cli::{ProgressTo, value};
 use crate::leg::LegDevice;
 use crate::map::convert::ddrescue::Statuses;
 use crate::map::convert::{FORMATS, Format, Given};
@@ -322,6 +322,44 @@ pub struct FetchArgs {
     /// Of which volume the map is: 32 hexadecimal digits [default: none]
     #[arg(long, value_name = "ID")]
     pub volume: Option<Id>,
+    #[command(flatten)]
+    pub(super) out: OutArgs,
+}
+
+/// `dirtymap digest`
+#[derive(Clone, Debug, clap::Args)]
+pub struct DigestArgs {
+    /// A file, a block device or an NBD export
+    #[arg(value_parser = value::device)]
+    pub device: LegDevice,
+    /// A digest is of so many bytes [default: 64K]
+    #[arg(long, value_name = "SIZE", value_parser = value::block)]
+    pub block: Option<BlockSize>,
+    /// Of which volume the device is: 32 hexadecimal digits [default: none]
+    #[arg(long, value_name = "ID")]
+    pub volume: Option<Id>,
+    /// Write progress as JSON lines to this open file descriptor
+    #[arg(long, value_name = "FD")]
+    pub progress: Option<ProgressTo>,
+    #[command(flatten)]
+    pub(super) out: OutArgs,
+}
+
+/// `dirtymap diff`
+#[derive(Clone, Debug, clap::Args)]
+pub struct DiffArgs {
+    /// A device or a manifest
+    pub a: String,
+    /// A device or a manifest
+    pub b: String,
+    /// Blocks of the map [default: those of a manifest, or 64K]
+    #[arg(long, value_name = "SIZE", value_parser = value::block)]
+    pub block: Option<BlockSize>,
+    /// Write progress as JSON lines to this open file descriptor
+    #[arg(long, value_name = "FD")]
+    pub progress: Option<ProgressTo>,
+    #[command(flatten)]
+    pub(super) force: ForceArgs,
     #[command(flatten)]
     pub(super) out: OutArgs,
 }

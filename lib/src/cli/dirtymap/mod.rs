@@ -1,13 +1,15 @@
 //! What `dirtymap` does with its arguments: open maps, call the library, say how it ended.
 
 mod args;
+mod digest;
 mod open;
 mod show;
 
 pub use args::{
-    CombineArgs, ConvertArgs, CreateArgs, FetchArgs, FormatArg, MarkArgs, OneArgs, RangeText, ResizeArgs,
-    ShiftArgs, ShowArgs, SizeArgs, StatArgs,
+    CombineArgs, ConvertArgs, CreateArgs, DiffArgs, DigestArgs, FetchArgs, FormatArg, MarkArgs, OneArgs,
+    RangeText, ResizeArgs, ShiftArgs, ShowArgs, SizeArgs, StatArgs,
 };
+pub use digest::{diff, digest};
 pub use open::{Named, open_map};
 pub use show::{check, show, sizes, stat};
 
