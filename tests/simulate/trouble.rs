@@ -2,6 +2,7 @@
 
 use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, CELL, Moment, Trouble};
+use crate::register::Register;
 use crate::world::{Check, Entry, Phase, World};
 use mirror::base::ByteRange;
 use mirror::volume::core::{Command, Event, IoId, LegRecord, LegState};
@@ -80,7 +81,10 @@ impl World<'_> {
     /// The process is gone, with `power` the machine too.
     pub fn crash(&mut self, power: bool) {
         (self.served, self.elected) = (false, None);
-        if self.core.take().is_some() {
+        if let Some(core) = self.core.take() {
+            if !core.status().state_durable {
+                self.registers.iter_mut().for_each(Register::unsee);
+            }
             self.end_process();
             self.drop_clients();
             // A far server had lost its cache, and the record does not say yet that its leg has left: the next
@@ -296,6 +300,9 @@ impl World<'_> {
             let kept = if self.core.is_some() { to.kept } else { self.maps[leg].boot == self.boot };
             return self.elected.map_or(kept && !to.plan.remote, |elected| elected == leg);
         };
+        if core.status().legs[leg].state != LegState::UpToDate {
+            return false; // It is on its way out.
+        }
         if !self.marked(leg, at) {
             return true;
         }
