@@ -3,7 +3,7 @@
 use super::format::Header;
 use super::stream::{CHUNK, Source};
 use crate::base::{Class, Error, Result};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 /// Pieces that wait for the reader: one more than is being looked at.
@@ -14,6 +14,8 @@ pub struct Ahead {
     header: Header,
     /// Taken away first when this is dropped, so that the thread ends.
     pieces: Option<Receiver<Result<Vec<u64>>>>,
+    /// Buffers go back, so that their pages are not made anew.
+    used: Sender<Vec<u64>>,
     thread: Option<JoinHandle<()>>,
     piece: Vec<u64>,
     at: usize,
@@ -26,10 +28,11 @@ impl Ahead {
     pub fn new(mut source: super::ops::Boxed) -> Self {
         let header = source.header().clone();
         let (sender, pieces) = sync_channel(PIECES);
+        let (used, free) = channel();
         let left = (header.identity.bits_len() / 8).div_ceil(CHUNK as u64);
         let thread = std::thread::spawn(move || {
             for _ in 0..left {
-                let mut words = vec![0; CHUNK];
+                let mut words = free.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
                 let read = source.fill(&mut words);
                 let ended = read.is_err();
                 if sender.send(read.map(|()| words)).is_err() || ended {
@@ -37,7 +40,7 @@ impl Ahead {
                 }
             }
         });
-        Self { header, pieces: Some(pieces), thread: Some(thread), piece: Vec::new(), at: 0, left }
+        Self { header, pieces: Some(pieces), used, thread: Some(thread), piece: Vec::new(), at: 0, left }
     }
 }
 
@@ -56,7 +59,12 @@ impl Source for Ahead {
                 }
                 let piece = self.pieces.as_ref().and_then(|pieces| pieces.recv().ok());
                 let ended = || Error::new(Class::Internal, "a reading thread has ended");
-                self.piece = piece.ok_or_else(ended)??;
+                let piece = piece.ok_or_else(ended)??;
+                // A thread that has ended needs no more buffers.
+                let last = std::mem::replace(&mut self.piece, piece);
+                if !last.is_empty() {
+                    let _ = self.used.send(last);
+                }
                 self.left -= 1;
                 self.at = 0;
             }
