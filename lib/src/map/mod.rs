@@ -4,6 +4,7 @@
 //! Every procedure that must survive a crash is a numbered list in [`seal`]. Maps that nobody has in use are read
 //! from front to back ([`stream`]), combined ([`ops`]), changed ([`edit`]) and translated ([`convert`]).
 
+pub mod ahead;
 pub mod convert;
 pub mod edit;
 pub mod file;

@@ -179,6 +179,9 @@ fn maps_larger_than_a_piece_are_the_same_as_small_ones() {
         let set = load(&mut source).expect("load");
         set.runs(u64::MAX).map(|run| (run.start, run.end)).collect::<Vec<_>>()
     };
+    let ahead = |source| Box::new(crate::map::ahead::Ahead::new(source)) as Boxed;
+    assert_eq!(count(ahead(set(edge - 3, all))), [(edge - 3, all)]);
+    drop(ahead(set(0, all)));
     let (a, b) = (|| set(edge - 3, 2 * edge + 5), || set(edge + 1, all));
     let force = Force { cut: true, ..Force::default() };
     let combined = |op| combine(op, vec![a(), b()], None, Force::default()).expect("combine");

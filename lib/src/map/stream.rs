@@ -16,7 +16,7 @@ use std::path::Path;
 pub const CHUNK: usize = 1 << 15;
 
 /// A map that is read once, from front to back.
-pub trait Source {
+pub trait Source: Send {
     /// What it is a map of.
     fn header(&self) -> &Header;
 
@@ -71,7 +71,7 @@ enum Input {
     /// A locked file. What lies before `hole_until` reads as zeroes, what lies before `data_until` is data.
     File { file: File, at: u64, hole_until: u64, data_until: u64 },
     /// Anything else.
-    Stream(Box<dyn Read>),
+    Stream(Box<dyn Read + Send>),
 }
 
 /// A map file, or a stream of the same bytes.
@@ -95,7 +95,7 @@ impl MapReader {
     }
 
     /// Reads a map from a stream; `name` stands in messages.
-    pub fn stream(name: &str, mut stream: Box<dyn Read>) -> Result<Self> {
+    pub fn stream(name: &str, mut stream: Box<dyn Read + Send>) -> Result<Self> {
         let mut bytes = [0; BITS_AT as usize];
         let found = read_up_to(&mut stream, &mut bytes).map_err(|e| Error::io(name, "reading it", e))?;
         if found < bytes.len() {

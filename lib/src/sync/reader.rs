@@ -33,8 +33,8 @@ enum How {
 /// One thread's way to a device.
 #[derive(Debug)]
 pub enum Reader {
-    /// A file is shared.
-    File(Arc<FileDevice>, PathBuf),
+    /// A file is shared. What lies before the last field, from where it was last looked at, is data.
+    File(Arc<FileDevice>, PathBuf, u64),
     /// Each thread has a connection of its own; whether it tells zeroes from data.
     Nbd(Box<Blocking>, bool),
 }
@@ -72,7 +72,7 @@ impl Device {
     /// A way to it for one thread.
     pub fn reader(&self) -> Result<Reader> {
         Ok(match &self.how {
-            How::File(file) => Reader::File(Arc::clone(file), PathBuf::from(&self.name)),
+            How::File(file) => Reader::File(Arc::clone(file), PathBuf::from(&self.name), 0),
             How::Nbd(uri) => {
                 let client = connect(uri)?;
                 if client.info().size != self.size {
@@ -100,7 +100,7 @@ impl Reader {
     /// Fills `buf` from `offset`.
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
         match self {
-            Self::File(file, path) => file
+            Self::File(file, path, _) => file
                 .pread_exact(buf, offset)
                 .map_err(|e| Error::io(path.display(), &format!("reading {offset}+{}", buf.len()), e)),
             Self::Nbd(client, _) => client.read(offset, buf),
@@ -119,11 +119,22 @@ impl Reader {
             at
         };
         match self {
-            Self::File(file, path) => {
-                let extents = file.extents(range, EXTENTS);
-                let extents = extents.map_err(|e| Error::io(path.display(), "looking for holes", e))?;
-                for extent in extents {
-                    piece(extent.len, extent.hole);
+            // Parts come in order. Some file systems look at every page up to the next hole: they are asked once.
+            Self::File(_, _, data_until) if range.end() <= *data_until => {}
+            Self::File(file, path, data_until) => {
+                let fail = |e| Error::io(path.display(), "looking for holes", e);
+                let rest = ByteRange { offset: range.offset, len: file.size().saturating_sub(range.offset) };
+                // The first one is looked for beyond this part: all of it may be data.
+                let first = file.extents(rest, 1).map_err(fail)?;
+                match first.first() {
+                    Some(extent) if !extent.hole && extent.len >= range.len => {
+                        *data_until = range.offset + extent.len;
+                    }
+                    _ => {
+                        for extent in file.extents(range, EXTENTS).map_err(fail)? {
+                            piece(extent.len, extent.hole);
+                        }
+                    }
                 }
             }
             Self::Nbd(client, true) => {

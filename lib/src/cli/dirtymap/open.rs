@@ -3,9 +3,10 @@
 use crate::base::{BlockSize, ByteRange, Class, Error, Id, Name, Result, limits};
 use crate::cli::ask::REPLY;
 use crate::control::{StateDir, client};
+use crate::map::ahead::Ahead;
 use crate::map::format::{Header, Identity};
 use crate::map::ops::Boxed;
-use crate::map::{MapReader, RangeSource, Ranges};
+use crate::map::{MapReader, RangeSource, Ranges, Source as _};
 use crate::nbd::client::{Blocking, ClientOptions};
 use crate::nbd::uri::NbdUri;
 use std::fmt;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Bytes that one request for extents asks about.
 const ASK: u64 = 1 << 30;
+
+/// Maps from so many bytes on are read ahead; smaller ones are done before a thread has begun.
+const AHEAD: u64 = 4 << 20;
 
 /// The name of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +67,10 @@ impl fmt::Display for Named {
 /// Opens a map.
 pub fn open_map(name: &Named) -> Result<Boxed> {
     match (open_reader(name)?, name) {
+        // A pipe is read by whoever needs it: a thread that waits for one could not be ended.
+        (Some(reader), Named::Path(_)) if reader.header().identity.bits_len() >= AHEAD => {
+            Ok(Box::new(Ahead::new(Box::new(reader))))
+        }
         (Some(reader), _) => Ok(Box::new(reader)),
         (None, Named::Leg { volume, leg }) => of_leg(volume, leg),
         (None, _) => Err(Error::new(Class::Internal, format!("{name}: opening it: no way to"))),
@@ -86,7 +94,7 @@ pub fn open_reader(name: &Named) -> Result<Option<MapReader>> {
 }
 
 /// Opens a file of a foreign format. FIFOs are waited for, as everywhere in a shell.
-pub fn open_file(path: &Path) -> Result<Box<dyn Read>> {
+pub fn open_file(path: &Path) -> Result<Box<dyn Read + Send>> {
     let file = File::open(path).map_err(|e| Error::io(path.display(), "opening it", e))?;
     Ok(Box::new(file))
 }

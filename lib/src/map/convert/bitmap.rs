@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 16;
 
 /// Reads a bitmap of a volume of `given.size` bytes. Class `Damaged` if it is too short, or if a bit past the
 /// volume is set.
-pub fn import(object: &str, input: Box<dyn Read>, big: bool, given: &Given) -> Result<Boxed> {
+pub fn import(object: &str, input: Box<dyn Read + Send>, big: bool, given: &Given) -> Result<Boxed> {
     let Some(size) = given.size else {
         let text = format!("{object}: making a map of it: a bitmap does not say the size of the volume");
         return Err(Error::new(Class::Usage, text).hint("the same with --size SIZE"));
@@ -61,7 +61,7 @@ fn too_long(object: &str, blocks: u64) -> Error {
 
 fn ranges_of(
     object: &str,
-    mut input: BufReader<Box<dyn Read>>,
+    mut input: BufReader<Box<dyn Read + Send>>,
     big: bool,
     unit: u64,
     size: u64,
@@ -99,7 +99,7 @@ fn ranges_of(
 struct Bits {
     object: String,
     header: Header,
-    input: BufReader<Box<dyn Read>>,
+    input: BufReader<Box<dyn Read + Send>>,
     big: bool,
     word: u64,
     ended: bool,

@@ -169,7 +169,7 @@ impl Foreign {
 
 /// Reads a map in a format; `object` stands in messages. Classes: `Damaged` for what is not of the format,
 /// `Usage` for what it does not say and is not given.
-pub fn import(format: Format, object: &str, input: Box<dyn Read>, given: &Given) -> Result<Boxed> {
+pub fn import(format: Format, object: &str, input: Box<dyn Read + Send>, given: &Given) -> Result<Boxed> {
     let mut foreign = Foreign::default();
     let mut text = BufReader::with_capacity(1 << 16, Limited { input, left: limits::MAP_TEXT });
     let done = match format {
@@ -271,7 +271,7 @@ fn each_piece(source: &mut dyn Source, take: &mut dyn FnMut(ByteRange, bool) -> 
 
 /// Input that ends with an error past a limit.
 struct Limited {
-    input: Box<dyn Read>,
+    input: Box<dyn Read + Send>,
     left: u64,
 }
 
