@@ -200,7 +200,7 @@ mod tests {
             ("=/x", "checking a name"),
             ("meta=/x", "reserved"),
             ("a=/x,colour=red", "colour: unknown key"),
-            ("a=/x,mode=async", "not there yet"),
+            ("a=/x,mode=async", "not supported"),
             ("a=/x,mode=later", "not one of sync"),
             ("a=/x,read=never", "prefer, allow, avoid"),
             ("a=/x,flush=safe", "flush=safe"),

@@ -32,7 +32,7 @@ fn home(legs: &[&str], trust: Trust) -> Home {
         trust,
         dry_run: false,
     };
-    Home { dir: dir, options }
+    Home { dir, options }
 }
 
 impl Home {
