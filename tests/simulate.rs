@@ -5,6 +5,7 @@
 //! cargo test --test simulate                                        the usual run: all rules, then without each
 //! cargo test --test simulate -- --seed 7 --histories 100000         more, or others
 //! cargo test --test simulate -- --survey                            one line for each seed that fails
+//! cargo test --test simulate -- --profile CopyEra --survey          all rules, with the troubles of one rule
 //! cargo test --test simulate -- --rule Hold                         without a rule: which seed shows it
 //! cargo test --test simulate -- --seed 7 --histories 1 --trace      everything that happens in one history
 //! ```
@@ -55,6 +56,8 @@ struct Options {
     seed: Option<u64>,
     histories: Option<u64>,
     rule: Option<Rule>,
+    /// Troubles as for this rule, with all rules on.
+    profile: Option<Rule>,
     trace: bool,
     /// Every failing seed in one line.
     survey: bool,
@@ -77,6 +80,10 @@ fn options() -> Result<Options, String> {
                 options.rule = Some(report::rule(&name).ok_or(format!("{name}: no such rule"))?);
             }
             "--survey" => options.survey = true,
+            "--profile" => {
+                let name = value("--profile")?;
+                options.profile = Some(report::rule(&name).ok_or(format!("{name}: no such rule"))?);
+            }
             "--trace" => options.trace = true,
             "--list" | "--ignored" => options.nothing = true,
             // Flags of libtest with a value of their own.
@@ -106,7 +113,7 @@ fn main() -> ExitCode {
     let (passed, failed) = match options.rule {
         None if options.survey => {
             let count = options.histories.unwrap_or(HISTORIES);
-            report::survey(options.seed.unwrap_or(0), count, Rules::default(), &Profile::default())
+            report::survey(options.seed.unwrap_or(0), count, Rules::default(), &profile(&options))
         }
         Some(rule) => without(rule, &options),
         None => with_all(&options),
@@ -115,9 +122,13 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn profile(options: &Options) -> Profile {
+    options.profile.map_or_else(Profile::default, Profile::of)
+}
+
 /// All rules on; and in the usual run, each of them off in turn.
 fn with_all(options: &Options) -> (u64, u64) {
-    let profile = Profile::default();
+    let profile = profile(options);
     let from = options.seed.unwrap_or(0);
     let count = options.histories.unwrap_or(if options.seed.is_some() { 1 } else { HISTORIES });
     let rules = Rules::default();

@@ -222,8 +222,11 @@ impl World<'_> {
             return;
         }
         for (at, failed) in back {
-            if let Some(other) = (0..self.legs.len()).find(|other| *other != leg && self.vouches(*other, *at))
-            {
+            // A flush failed, and the process died before the record said that the leg has left: the next one may
+            // elect it, and its pages go after that.
+            let unrecorded = *failed > 0 && !self.served;
+            let stands = |other: &usize| *other != leg && !unrecorded && self.vouches(*other, *at);
+            if let Some(other) = (0..self.legs.len()).find(stands) {
                 self.note(|| format!("   cell {at} went back on leg {leg}, but leg {other} has it"));
                 continue;
             }
