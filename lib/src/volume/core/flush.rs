@@ -92,6 +92,7 @@ impl Core {
         } else {
             leg.flush_wanted = false;
             leg.bytes_since_flush = 0;
+            leg.copied_since_flush = false;
             (run.waiters, run.blocks) = (next, std::mem::take(&mut leg.dirty));
         }
         leg.flush = Some(run);

@@ -82,6 +82,8 @@ pub(super) struct Leg {
     pub(super) held: Vec<(Range<u64>, u64)>,
     pub(super) sync: Option<Sync>,
     pub(super) finishing: bool,
+    /// A copy has ended since the last flush was issued.
+    pub(super) copied_since_flush: bool,
     /// After an error, copies pause until then.
     pub(super) pause_until_ms: u64,
     /// Failures since it was last UpToDate.
@@ -139,6 +141,7 @@ impl Leg {
             held: Vec::new(),
             sync: None,
             finishing: false,
+            copied_since_flush: false,
             pause_until_ms: 0,
             troubles: 0,
             last_in_sync_ms: None,

@@ -128,8 +128,10 @@ impl Core {
     pub(super) fn finish_sync(&mut self, ix: LegIx) {
         let leg = &mut self.legs[ix];
         leg.finishing = false;
+        // An error for a client can have made blocks missing, and they were copied, while the last flush ran.
+        let late = leg.copied_since_flush && leg.durable() && self.rules.on(Rule::FlushBeforeUpToDate);
         let done = leg.state == LegState::SyncTarget && leg.connected() && leg.open;
-        if !done || leg.missing.count() > 0 || leg.copies > 0 {
+        if !done || late || leg.missing.count() > 0 || leg.copies > 0 {
             return self.pump(ix);
         }
         leg.state = LegState::UpToDate;
@@ -302,6 +304,7 @@ impl Core {
         let leg = &mut self.legs[target];
         leg.resync_bytes += len;
         leg.bytes_since_flush += len;
+        leg.copied_since_flush = true;
         for block in blocks.clone().filter(|b| same && overtaken >> (b - blocks.start) & 1 == 0) {
             leg.mark_unflushed(block..block + 1, now_ms, |_| {});
             leg.missing.remove(block);
