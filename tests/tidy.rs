@@ -1,6 +1,6 @@
 //! Style that a machine can see (style.md sections 1 and 2): floors, sizes, banned words, dead files.
 
-use crate::support::{bins, root};
+use crate::support::{bins, man_page, root};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -250,8 +250,10 @@ fn every_file_of_the_library_is_reached() {
 fn every_program_has_its_page_and_completions() {
     let mut wrong = Vec::new();
     for name in bins() {
+        if man_page(&name).is_none() {
+            wrong.push(format!("{name} has no page in man/"));
+        }
         for file in [
-            format!("man/{name}.8"),
             format!("completions/{name}.bash"),
             format!("completions/{name}.zsh"),
             format!("completions/{name}.fish"),

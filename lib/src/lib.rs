@@ -9,6 +9,9 @@ pub mod device;
 /// Floor 2: the daemon's control socket: JSON lines, requests, events, status.
 pub mod control;
 
+/// Floor 2: what changed in a tree of files: log, index, dump.
+pub mod fslog;
+
 /// Floor 2: the record of a leg: which contents it holds, and what its peers may hold.
 pub mod generation;
 
@@ -26,6 +29,9 @@ pub mod config;
 
 /// Floor 3: one copy of a volume: the LEG grammar, the words for its states.
 pub mod leg;
+
+/// Floor 4: changes of a tree of files: seen, dumped, applied on a standby.
+pub mod capture;
 
 /// Floor 4: the volume: its deterministic core and the driver around it.
 pub mod volume;

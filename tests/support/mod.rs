@@ -7,11 +7,13 @@
 mod need;
 mod run;
 mod server;
+mod tree;
 mod volume;
 
 pub use need::need;
 pub use run::{Output, Tool, run};
 pub use server::{Server, wait_for};
+pub use tree::{Disk, Random, mutate};
 pub use volume::{Volume, assert_equal, nbdkit};
 
 use std::path::{Path, PathBuf};
@@ -31,6 +33,14 @@ pub fn bins() -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// The page of a program: section 1 for what users run, section 8 for what administrators do.
+pub fn man_page(name: &str) -> Option<PathBuf> {
+    ["1", "8"]
+        .map(|section| root().join("man").join(format!("{name}.{section}")))
+        .into_iter()
+        .find(|p| p.is_file())
 }
 
 /// A built program.

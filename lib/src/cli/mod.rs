@@ -2,11 +2,13 @@
 //! library print, and only here does a process end.
 
 pub mod ask;
+pub mod filelog;
 pub mod output;
 pub mod parse;
 pub mod progress;
 pub mod run;
 pub mod status;
+pub mod tree;
 pub mod value;
 pub mod volume;
 pub mod wait;
