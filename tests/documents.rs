@@ -9,13 +9,20 @@ use std::collections::BTreeSet;
 #[path = "../bins/dirtymap.rs"]
 #[allow(dead_code)]
 mod dirtymap;
+#[path = "../bins/cfor-log.rs"]
+#[allow(dead_code)]
+mod cfor_log;
 #[path = "../bins/mirrord.rs"]
 #[allow(dead_code)]
 mod mirrord;
 
 /// The command line of each program.
 fn commands() -> Vec<(&'static str, Command)> {
-    let all = vec![("dirtymap", dirtymap::Cli::command()), ("mirrord", mirrord::Cli::command())];
+    let all = vec![
+        ("cfor-log", cfor_log::Cli::command()),
+        ("dirtymap", dirtymap::Cli::command()),
+        ("mirrord", mirrord::Cli::command()),
+    ];
     assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), bins(), "every program is documented");
     all
 }

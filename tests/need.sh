@@ -18,6 +18,10 @@ package_of() {
         # In newer releases it comes with qemu-utils, which is installed first.
         qemu-storage-daemon) echo qemu-system-common ;;
         mkfs.ext4 | fsck.ext4 | e2fsck | debugfs) echo e2fsprogs ;;
+        mkfs.xfs | xfs_io) echo xfsprogs ;;
+        mkfs.btrfs) echo btrfs-progs ;;
+        setfacl) echo acl ;;
+        setfattr) echo attr ;;
         fio) echo fio ;;
         nbd-server | nbd-client) echo "$1" ;;
         ddrescuelog) echo gddrescue ;;

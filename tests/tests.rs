@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod cfor_crash; // a standby whose apply is killed at every step
+mod cfor_log; // what changed in a tree, dumped and applied; what is refused
+mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
 mod crash; // what survives a kill of client, leg, daemon, or two of them

@@ -250,6 +250,9 @@ fn every_file_of_the_library_is_reached() {
 fn every_program_has_its_page_and_completions() {
     let mut wrong = Vec::new();
     for name in bins() {
+        if man_page(&name).is_none() {
+            wrong.push(format!("{name} has no page in man/"));
+        }
         for file in [
             format!("completions/{name}.bash"),
             format!("completions/{name}.zsh"),

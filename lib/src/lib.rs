@@ -16,9 +16,9 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 5 | [`cli`]: exit status, wording, progress |
-//! | 4 | [`volume`]: the deterministic core ([`volume::core`]) and the driver around it |
+//! | 4 | [`volume`]: the deterministic core ([`volume::core`]) and the driver around it; [`sync`]; [`capture`] |
 //! | 3 | [`leg`], [`config`]: one side of a mirror; settings |
-//! | 2 | [`nbd`], [`map`], [`generation`], [`control`], [`transport`]: one format or protocol each |
+//! | 2 | [`nbd`], [`map`], [`delta`], [`generation`], [`fslog`], [`control`], [`transport`]: one format or protocol each |
 //! | 1 | [`device`]: things with bytes |
 //! | 0 | [`base`]: words, units, limits, errors |
 //!
@@ -64,6 +64,9 @@ pub mod control;
 /// Floor 2: digests of a device, block by block.
 pub mod delta;
 
+/// Floor 2: what changed in a tree of files: log, index, dump.
+pub mod fslog;
+
 /// Floor 2: the record of a leg: which contents it holds, and what its peers may hold.
 pub mod generation;
 
@@ -84,6 +87,9 @@ pub mod leg;
 
 /// Floor 4: what differs between two devices, read on all cores.
 pub mod sync;
+
+/// Floor 4: changes of a tree of files: seen, dumped, applied on a standby.
+pub mod capture;
 
 /// Floor 4: the volume: its deterministic core and the driver around it.
 pub mod volume;

@@ -7,11 +7,13 @@
 mod need;
 mod run;
 mod server;
+mod tree;
 mod volume;
 
 pub use need::need;
 pub use run::{Output, Tool, run};
 pub use server::{Server, wait_for};
+pub use tree::{Disk, Random, mutate};
 pub use volume::{Volume, assert_equal, nbdkit};
 
 use std::path::{Path, PathBuf};

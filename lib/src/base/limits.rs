@@ -150,3 +150,31 @@ pub const MAP_RUNS: usize = 1 << 24;
 pub const MAP_TEXT: u64 = 1 << 30;
 /// Longest line of a foreign map that has lines.
 pub const MAP_LINE: usize = 4096;
+/// Largest frame of a log, an index or a dump: the extended attributes of one file fit (xfs takes 64 KiB for
+/// each of them; those of one file together are bounded by this), and a reader never allocates more.
+pub const FSLOG_FRAME: usize = 4 << 20;
+/// Most bytes of data in one frame of a dump.
+pub const FSLOG_CHUNK: usize = 1 << 20;
+/// Most entries of a directory, or blocks of a file, in one frame of an index.
+pub const FSLOG_BATCH: usize = 8192;
+/// A file's content is compared in blocks of so many bytes: a 1 TiB file costs 320 MiB of index at 128 KiB.
+pub const CONTENT_BLOCK: u64 = 128 << 10;
+/// Most ranges of one file in a log; past it the smallest gaps close, so that a log is bounded by its inodes.
+pub const FSLOG_RANGES: usize = 4096;
+/// Longest name of a directory entry (`NAME_MAX`).
+pub const FILE_NAME: usize = 255;
+/// Longest text of a symbolic link (`PATH_MAX`).
+pub const LINK_TEXT: usize = 4096;
+/// Longest identity of an inode: a file handle (`MAX_HANDLE_SZ`) with its type.
+pub const FILE_HANDLE: usize = 136;
+/// Largest size of a file that is taken from a dump: that of a volume.
+pub const FILE_SIZE: u64 = VOLUME_SIZE;
+/// Most levels of directories in a tree that is taken from a dump: deeper ones cannot be made by usual programs.
+pub const TREE_DEPTH: usize = 1 << 16;
+/// Bytes of one path handed to the kernel at once (`PATH_MAX` is 4096 with its final zero).
+pub const PATH_PIECE: usize = 3840;
+/// Indexes of unacknowledged rounds that a source keeps; past it the oldest goes, and a full dump is owed.
+pub const ROUNDS_KEPT: usize = 16;
+/// An inode changed so many nanoseconds before a scan began, or later, is looked at again by the next one: the
+/// kernel stamps times with the granularity of its clock tick (10 ms at 100 Hz).
+pub const CLOCK_TICK_NS: i64 = 20_000_000;

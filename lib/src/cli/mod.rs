@@ -3,11 +3,13 @@
 
 pub mod ask;
 pub mod dirtymap;
+pub mod filelog;
 pub mod output;
 pub mod parse;
 pub mod progress;
 pub mod run;
 pub mod status;
+pub mod tree;
 pub mod value;
 pub mod volume;
 pub mod wait;

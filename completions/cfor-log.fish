@@ -1,0 +1,92 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_cfor_log_global_optspecs
+    string join \n q/quiet h/help V/version
+end
+
+function __fish_cfor_log_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_cfor_log_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_cfor_log_using_subcommand
+    set -l cmd (__fish_cfor_log_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -s V -l version -d 'Print version'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "scan" -d 'Look at a tree, and write its index'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "show" -d 'Print what changed, one operation a line'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "stat" -d 'Print figures of logs, dumps, indexes and directories'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "merge" -d 'Join logs into one'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "rotate" -d 'Take the records of a log out, and begin its next generation'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "dump" -d 'Write what changed since the round that a standby has, with the data'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "ack" -d 'Remember the round that a standby has'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "apply" -d 'Make a standby identical, and print its round'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "verify" -d 'Read a tree and compare it; ends with 1 when it differs'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "seed" -d 'Synchronise an empty directory for the first time'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s o -l output -d 'Where the index goes' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l base -d 'An earlier index: what is as it was then is not read again' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l privileged -d 'Include trusted.* and all security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l base -d 'Print what leads from this index to the one given' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l json -d 'Print one JSON document'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand stat" -l json -d 'Print one JSON document a line'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand stat" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand stat" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s o -l output -d 'Where the joined log goes' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s o -l output -d 'Where the dump goes' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l standby -d 'Which standby it is for' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-dump, dump, post-dump or abort-dump' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l full -d 'Everything, whatever the standby has acknowledged'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l privileged -d 'Include trusted.* and all security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l json -d 'Print what was dumped as JSON; needs a file to dump into'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l root -d 'The tree that is made identical' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l log -d 'Where the standby remembers its round [default: in the state directory, by the path of the tree]' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-restore, restore, post-restore or abort-restore' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l verify -d 'Read all of the tree again afterwards, and compare'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l privileged -d 'Make device nodes, set-uid files, trusted.* and security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l redo -d 'Read no dump: finish one that was interrupted'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l json -d 'Print what was applied as JSON, instead of the round'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l against -d 'An index or another tree to compare with' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l log -d 'Where the standby remembers its round [default: in the state directory, by the path of the tree]' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l json -d 'Print the differences as JSON'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l log -d 'The directory where the source remembers its rounds' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l target-log -d 'Where the standby remembers its round [default: in the state directory, by the path of the target]' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l standby -d 'Which standby it is' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l barrier -d 'Run by /bin/sh around the last round, with `MIRROR_PHASE` as for dump' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l privileged -d 'All that dump and apply would ask leave for'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l json -d 'Print what was done as JSON'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s h -l help -d 'Print help'

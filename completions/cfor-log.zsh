@@ -1,0 +1,236 @@
+#compdef cfor-log
+
+autoload -U is-at-least
+
+_cfor-log() {
+    typeset -A opt_args
+    typeset -a _arguments_options
+    local ret=1
+
+    if is-at-least 5.2; then
+        _arguments_options=(-s -S -C)
+    else
+        _arguments_options=(-s -C)
+    fi
+
+    local context curcontext="$curcontext" state line
+    _arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'-V[Print version]' \
+'--version[Print version]' \
+":: :_cfor-log_commands" \
+"*::: :->cfor-log" \
+&& ret=0
+    case $state in
+    (cfor-log)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:cfor-log-command-$line[1]:"
+        case $line[1] in
+            (scan)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The tree]:DIR:_files' \
+'-o+[Where the index goes]:INDEX:_files' \
+'--output=[Where the index goes]:INDEX:_files' \
+'--base=[An earlier index\: what is as it was then is not read again]:INDEX:_files' \
+'--privileged[Include trusted.* and all security.* attributes]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(show)
+_arguments "${_arguments_options[@]}" : \
+'--base=[Print what leads from this index to the one given]:INDEX:_files' \
+'--json[Print one JSON document]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::log -- Logs, dumps or indexes:_files' \
+&& ret=0
+;;
+(stat)
+_arguments "${_arguments_options[@]}" : \
+'--json[Print one JSON document a line]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::log -- Which:_files' \
+&& ret=0
+;;
+(merge)
+_arguments "${_arguments_options[@]}" : \
+'-o+[Where the joined log goes]:LOG:_files' \
+'--output=[Where the joined log goes]:LOG:_files' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::log -- Logs of one tree:_files' \
+&& ret=0
+;;
+(rotate)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':log -- A log file:_files' \
+':out -- Where the closed generation goes; must not exist:_files' \
+&& ret=0
+;;
+(dump)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The tree]:DIR:_files' \
+'-o+[Where the dump goes]:DUMP:_files' \
+'--output=[Where the dump goes]:DUMP:_files' \
+'--standby=[Which standby it is for]:NAME:_default' \
+'--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-dump, dump, post-dump or abort-dump]:COMMAND:_default' \
+'--full[Everything, whatever the standby has acknowledged]' \
+'--privileged[Include trusted.* and all security.* attributes]' \
+'--json[Print what was dumped as JSON; needs a file to dump into]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':log -- The directory where the source remembers its rounds:_files' \
+&& ret=0
+;;
+(ack)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':log -- The directory where the source remembers its rounds:_files' \
+':standby -- Which standby:_default' \
+'::round -- The round that it has, as apply prints it:_default' \
+&& ret=0
+;;
+(apply)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The tree that is made identical]:DIR:_files' \
+'--log=[Where the standby remembers its round \[default\: in the state directory, by the path of the tree\]]:DIR:_files' \
+'--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-restore, restore, post-restore or abort-restore]:COMMAND:_default' \
+'--verify[Read all of the tree again afterwards, and compare]' \
+'--privileged[Make device nodes, set-uid files, trusted.* and security.* attributes]' \
+'()--redo[Read no dump\: finish one that was interrupted]' \
+'--json[Print what was applied as JSON, instead of the round]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'::dump -- The dump:_files' \
+&& ret=0
+;;
+(verify)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The tree]:DIR:_files' \
+'(--log)--against=[An index or another tree to compare with]:INDEX|DIR:_files' \
+'--log=[Where the standby remembers its round \[default\: in the state directory, by the path of the tree\]]:DIR:_files' \
+'--json[Print the differences as JSON]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(seed)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The tree]:DIR:_files' \
+'--log=[The directory where the source remembers its rounds]:DIR:_files' \
+'--target-log=[Where the standby remembers its round \[default\: in the state directory, by the path of the target\]]:DIR:_files' \
+'--standby=[Which standby it is]:NAME:_default' \
+'--barrier=[Run by /bin/sh around the last round, with \`MIRROR_PHASE\` as for dump]:COMMAND:_default' \
+'--privileged[All that dump and apply would ask leave for]' \
+'--json[Print what was done as JSON]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':target -- The tree that is made identical\: an empty directory:_files' \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+}
+
+(( $+functions[_cfor-log_commands] )) ||
+_cfor-log_commands() {
+    local commands; commands=(
+'scan:Look at a tree, and write its index' \
+'show:Print what changed, one operation a line' \
+'stat:Print figures of logs, dumps, indexes and directories' \
+'merge:Join logs into one' \
+'rotate:Take the records of a log out, and begin its next generation' \
+'dump:Write what changed since the round that a standby has, with the data' \
+'ack:Remember the round that a standby has' \
+'apply:Make a standby identical, and print its round' \
+'verify:Read a tree and compare it; ends with 1 when it differs' \
+'seed:Synchronise an empty directory for the first time' \
+    )
+    _describe -t commands 'cfor-log commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__ack_commands] )) ||
+_cfor-log__subcmd__ack_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log ack commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__apply_commands] )) ||
+_cfor-log__subcmd__apply_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log apply commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__dump_commands] )) ||
+_cfor-log__subcmd__dump_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log dump commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__merge_commands] )) ||
+_cfor-log__subcmd__merge_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log merge commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__rotate_commands] )) ||
+_cfor-log__subcmd__rotate_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log rotate commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__scan_commands] )) ||
+_cfor-log__subcmd__scan_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log scan commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__seed_commands] )) ||
+_cfor-log__subcmd__seed_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log seed commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__show_commands] )) ||
+_cfor-log__subcmd__show_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log show commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__stat_commands] )) ||
+_cfor-log__subcmd__stat_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log stat commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__verify_commands] )) ||
+_cfor-log__subcmd__verify_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log verify commands' commands "$@"
+}
+
+if [ "$funcstack[1]" = "_cfor-log" ]; then
+    _cfor-log "$@"
+else
+    compdef _cfor-log cfor-log
+fi

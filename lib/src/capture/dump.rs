@@ -1,0 +1,228 @@
+//! What changed since the round that a standby has, with the data, as one stream.
+//!
+//! 1. The store is locked; the base is the index of the round that the standby acknowledged, or the empty tree.
+//! 2. Barrier, phase `pre-dump`: the tree becomes quiet. `syncfs`. Phase `dump`.
+//! 3. The tree is walked; everything that differs from the base is read once, and goes into the stream.
+//! 4. Barrier, phase `post-dump`: the tree may change again.
+//! 5. The log and the index of the new round are written and synced.
+//! 6. The end of the stream and its digest are written.
+//!
+//! Recovery: (a) a crash before 5 leaves nothing but a stream without an end, which nobody applies; (b) between 5
+//! and 6 a round that no standby has: its number is not used again, and its index goes with the next
+//! acknowledgement; (c) whoever has a whole stream can acknowledge it. Without an acknowledgement the next dump
+//! begins at the same base.
+
+use super::barrier::Barrier;
+use super::contents::Changes;
+use super::root::Root;
+use super::scan::{Sink, begin};
+use super::store::{Store, save_index};
+use crate::base::{Name, Result};
+use crate::device::durable::replace;
+use crate::fslog::derive::Difference;
+use crate::fslog::dump::finish;
+use crate::fslog::meta::{Kind, differs};
+use crate::fslog::record::{Identity, Record};
+use crate::fslog::{FrameWriter, Header, Index, Magic, Meta, ObjectId, Part, Round, State, index, logfile};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// How to dump.
+#[derive(Clone, Debug)]
+pub struct DumpOptions {
+    /// The tree.
+    pub root: PathBuf,
+    /// The directory of the source.
+    pub log: PathBuf,
+    /// Who it is for.
+    pub standby: Name,
+    /// Everything, whatever the standby has acknowledged.
+    pub full: bool,
+    /// `trusted.*` and `security.*` belong to the tree.
+    pub privileged: bool,
+    /// What makes the tree quiet.
+    pub barrier: Option<String>,
+}
+
+/// What was dumped, or would be.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DumpReport {
+    /// `cfor-dump/1`
+    pub schema: &'static str,
+    /// The round that the standby must have; 0 for none.
+    pub base: u64,
+    /// The round that it will have.
+    pub round: u64,
+    /// Objects that are new.
+    pub new: usize,
+    /// Objects that are gone.
+    pub gone: usize,
+    /// Objects that differ.
+    pub changed: usize,
+    /// Names that come or go.
+    pub names: usize,
+    /// Bytes of data in it.
+    pub data: u64,
+    /// Bytes of the stream.
+    pub bytes: u64,
+}
+
+/// The stream that a scan writes.
+struct Writer<'a, W: Write> {
+    frames: FrameWriter<W>,
+    base: &'a Index,
+    file: ObjectId,
+    told: BTreeSet<ObjectId>,
+    data: u64,
+}
+
+impl<W: Write> Sink for Writer<'_, W> {
+    fn object(&mut self, id: ObjectId, meta: &Meta, changed: bool) -> Result<()> {
+        let boxed = || Box::new(meta.clone());
+        let Some(before) = self.base.objects.get(&id) else {
+            self.told.insert(id);
+            return Part::New { id, meta: boxed() }.write(&mut self.frames);
+        };
+        if !changed && before.meta == *meta {
+            return Ok(());
+        }
+        self.told.insert(id);
+        if before.meta.size != meta.size {
+            Part::Limit { id, at: before.meta.size.min(meta.size) }.write(&mut self.frames)?;
+        }
+        Part::Changed { id, meta: boxed() }.write(&mut self.frames)
+    }
+
+    fn changes(&mut self, id: ObjectId) -> &mut dyn Changes {
+        self.file = id;
+        self
+    }
+}
+
+impl<W: Write> Changes for Writer<'_, W> {
+    fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.data += bytes.len() as u64;
+        Part::Data { id: self.file, offset, bytes }.write(&mut self.frames)
+    }
+
+    fn hole(&mut self, range: Range<u64>) -> Result<()> {
+        Part::Hole { id: self.file, range }.write(&mut self.frames)
+    }
+}
+
+/// Dumps into `out`, which is `object` in messages. The order is that of the module's page.
+pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(DumpReport, W)> {
+    let store = Store::open(&options.log)?;
+    let root = Root::open(&options.root)?;
+    let mut base = store.base_for(&options.standby)?;
+    if options.full {
+        base = Index::empty(base.tree);
+    }
+    let number = store.next_round()?;
+    let facts = vec![
+        ("MIRROR_ROOT", options.root.display().to_string()),
+        ("MIRROR_STANDBY", options.standby.to_string()),
+        ("MIRROR_ROUND", number.to_string()),
+    ];
+    let mut barrier = Barrier::new(options.barrier.as_deref(), "dump", facts);
+    barrier.enter()?;
+    root.sync()?;
+    barrier.inside()?;
+    let bits = if options.privileged { index::PRIVILEGED } else { 0 };
+    let mut fresh = begin(&root, &base, bits)?;
+    let (tree, time) = (base.tree, fresh.index.time);
+    let header = Header { magic: Magic::Dump, options: bits, tree, base: base.round, round: number, time };
+    let frames = FrameWriter::new(object, out, &header)?;
+    let mut writer = Writer { frames, base: &base, file: ObjectId::ROOT, told: BTreeSet::new(), data: 0 };
+    fresh.read(&root, &base, &mut writer)?;
+    barrier.leave()?;
+    let mut index = fresh.index;
+    index.round.number = number;
+    index.seal()?;
+    let difference = Difference::of(&base, &index);
+    write_names(&mut writer, &index, &difference)?;
+    let state = log_of(&base, &index, &difference);
+    let log = Header { round: number, ..logfile::header(tree, base.round) };
+    replace(&store.log_path(number), &logfile::whole(&log, number, &state, true))?;
+    save_index(&store.round_path(number), &index)?;
+    store.prune()?;
+    let report = DumpReport {
+        schema: "cfor-dump/1",
+        base: base.round.number,
+        round: number,
+        new: difference.new.len(),
+        gone: difference.gone.len(),
+        changed: difference.changed.len(),
+        names: difference.named.len() + difference.unnamed.len(),
+        data: writer.data,
+        bytes: writer.frames.written(),
+    };
+    Ok((report, finish(writer.frames, index.round.root, index.next)?))
+}
+
+/// The names, and what is gone; hints for people about the directories.
+fn write_names<W: Write>(writer: &mut Writer<'_, W>, index: &Index, difference: &Difference) -> Result<()> {
+    let (old, new) = (writer.base.names(), index.names());
+    let dirs: BTreeSet<_> =
+        difference.named.keys().chain(difference.unnamed.keys()).map(|(dir, _)| *dir).collect();
+    for id in dirs.iter().chain(&writer.told).copied().collect::<BTreeSet<_>>() {
+        let path = if index.objects.contains_key(&id) { new.path(id) } else { old.path(id) };
+        Part::Hint { id, path: &path }.write(&mut writer.frames)?;
+    }
+    for ((dir, name), id) in &difference.unnamed {
+        Part::Unname { dir: *dir, name, id: *id }.write(&mut writer.frames)?;
+    }
+    for ((dir, name), id) in &difference.named {
+        Part::Name { dir: *dir, name, id: *id }.write(&mut writer.frames)?;
+    }
+    // Told, and then it vanished together with the directory it was in.
+    let vanished = writer.told.iter().filter(|id| !index.objects.contains_key(id));
+    let gone: BTreeSet<_> = difference.gone.iter().chain(vanished).copied().collect();
+    gone.iter().try_for_each(|id| Part::Gone { id: *id }.write(&mut writer.frames))
+}
+
+/// The difference as a log: what was changed, without the data.
+pub fn log_of(base: &Index, index: &Index, difference: &Difference) -> State {
+    let mut state = State::default();
+    let (old, new) = (base.names(), index.names());
+    for (dir, name) in difference.unnamed.keys().chain(difference.named.keys()) {
+        state.add(&Record::Name { dir: *dir, name: name.clone() });
+    }
+    let dirs = state.names.iter().map(|(dir, _)| *dir);
+    let ids: BTreeSet<_> =
+        dirs.chain(difference.new.iter().chain(difference.changed.keys()).copied()).collect();
+    for id in ids {
+        let Some(object) = index.objects.get(&id).or_else(|| base.objects.get(&id)) else { continue };
+        let hint = if index.objects.contains_key(&id) { new.path(id) } else { old.path(id) };
+        let identity = Identity { kind: object.meta.kind, handle: object.stamp.handle.to_vec(), hint };
+        state.add(&Record::Ino { id, identity });
+        let bits = difference.changed.get(&id).copied().unwrap_or_default();
+        let mask = bits & !(differs::CONTENT | differs::SIZE);
+        if mask != 0 {
+            state.add(&Record::Meta { id, mask });
+        }
+        if object.meta.kind != Kind::File {
+            continue;
+        }
+        match base.objects.get(&id) {
+            None => state.add(&Record::Limit { id, at: 0 }),
+            Some(before) => {
+                for range in object.content.changed_since(&before.content, object.meta.size).iter() {
+                    state.add(&Record::Data { id, range });
+                }
+                if before.meta.size != object.meta.size {
+                    state.add(&Record::Limit { id, at: before.meta.size.min(object.meta.size) });
+                }
+            }
+        }
+    }
+    state
+}
+
+/// The round as it is told to the source: what [`Store::acknowledge`] takes.
+pub fn token(round: Round) -> String {
+    format!("{round}\n")
+}

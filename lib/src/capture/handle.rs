@@ -1,0 +1,64 @@
+//! The identity of an inode: its file handle (`name_to_handle_at(2)`), that is inode number and generation, so that
+//! a number used again is another inode. rustix has no such call. The only unsafe code of this room.
+#![allow(unsafe_code)]
+
+use crate::base::limits;
+use rustix::fs::Statx;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `MAX_HANDLE_SZ`.
+const HANDLE_MAX: usize = 128;
+/// `AT_HANDLE_FID` (Linux 6.5): a handle to compare, not to open; more file systems have it.
+const AT_HANDLE_FID: libc::c_int = 0x200;
+const _: () = assert!(4 + HANDLE_MAX <= limits::FILE_HANDLE);
+
+#[repr(C)]
+struct FileHandle {
+    bytes: libc::c_uint,
+    kind: libc::c_int,
+    handle: [u8; HANDLE_MAX],
+}
+
+/// The identity of an entry, which is not followed; an empty name means the directory itself. Where the file
+/// system has no handles it is the inode number and the time of birth of `stat`.
+pub fn identity(dir: BorrowedFd<'_>, name: &CStr, stat: &Statx) -> std::io::Result<Box<[u8]>> {
+    let empty = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    for flags in [empty, empty | AT_HANDLE_FID] {
+        match name_to_handle(dir, name, flags) {
+            Ok(handle) => return Ok(handle),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::EOVERFLOW)) => {
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let birth = stat.stx_btime;
+    let mut bytes = u32::MAX.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&stat.stx_ino.to_le_bytes());
+    bytes.extend_from_slice(&birth.tv_sec.to_le_bytes());
+    bytes.extend_from_slice(&birth.tv_nsec.to_le_bytes());
+    Ok(bytes.into())
+}
+
+fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::io::Result<Box<[u8]>> {
+    let mut handle = FileHandle { bytes: HANDLE_MAX as libc::c_uint, kind: 0, handle: [0; HANDLE_MAX] };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the descriptor and the string live for the whole call; `handle` is laid out as `struct file_handle`
+    // with room for `bytes` bytes behind it, which is all that the kernel writes; `mount` is an int of ours.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            flags,
+        )
+    };
+    if done != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let mut bytes = handle.kind.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&handle.handle[..HANDLE_MAX.min(handle.bytes as usize)]);
+    Ok(bytes.into())
+}

@@ -1,0 +1,30 @@
+//! Floor 4: what changed in a tree of files is seen, dumped, and made so on a standby.
+//!
+//! - [`scan`] looks at a tree and compares it with what an index remembers;
+//! - [`dump`] turns the difference into a stream, [`store`] keeps the rounds of the source;
+//! - [`apply`] makes a standby identical, [`standby`] keeps its side;
+//! - [`verify`] compares trees and manifests.
+//!
+//! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
+
+pub mod apply;
+pub mod barrier;
+pub mod contents;
+pub mod dump;
+pub mod handle;
+pub mod inspect;
+pub mod places;
+pub mod plan;
+pub mod restore;
+pub mod root;
+pub mod scan;
+pub mod seed;
+pub mod standby;
+pub mod steps;
+pub mod store;
+pub mod verify;
+pub mod walk;
+
+/// The directory in the root of a standby where new and detached objects are while a dump is applied. No scan sees
+/// it, and no dump may name it.
+pub const STAGE: &[u8] = b".cfor-log.stage";

@@ -1,0 +1,267 @@
+//! Looking at a tree against what an index remembers. Everything is compared for inequality, never for younger or
+//! older; an inode that changed within a clock tick of the scan's start, or later, is looked at again next time.
+
+use super::contents::{self, Changes, Failed, Nobody};
+use super::inspect::{self, look, open_quiet};
+use super::root::Root;
+use super::walk::{Found, Walked, walk};
+use crate::base::{Class, Error, Id, Result, limits};
+use crate::fslog::index::{Entries, Object};
+use crate::fslog::{Content, Index, Kind, Meta, ObjectId, Time};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeSet, HashMap};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// What takes the differences of a scan.
+pub trait Sink {
+    /// An object was read: as it is in the index now, and whether its content differs from the base.
+    fn object(&mut self, id: ObjectId, meta: &Meta, changed: bool) -> Result<()>;
+    /// Where the blocks of a file go.
+    fn changes(&mut self, id: ObjectId) -> &mut dyn Changes;
+}
+
+impl Sink for Nobody {
+    fn object(&mut self, _: ObjectId, _: &Meta, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn changes(&mut self, _: ObjectId) -> &mut dyn Changes {
+        self
+    }
+}
+
+/// A tree that was walked: what is as the base has it is taken from there, the rest is still to be read.
+#[derive(Debug)]
+pub struct Fresh {
+    /// The tree.
+    pub index: Index,
+    /// Objects that are new or may have changed.
+    pub stale: BTreeSet<ObjectId>,
+    places: HashMap<ObjectId, (ObjectId, Box<[u8]>)>,
+}
+
+/// The time now, as the kernel stamps files with it.
+pub fn now() -> i64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    Time { seconds: now.tv_sec, nanos: now.tv_nsec.cast_unsigned() as u32 }.as_nanos()
+}
+
+/// Walks a tree, and finds the objects of `base` in it by their identity.
+pub fn begin(root: &Root, base: &Index, options: u32) -> Result<Fresh> {
+    let time = now();
+    let walked = walk(root, false)?;
+    let known: HashMap<&[u8], ObjectId> =
+        base.objects.iter().map(|(id, object)| (&*object.stamp.handle, *id)).collect();
+    let index = Index { options, time, objects: std::collections::BTreeMap::new(), ..base.clone_head() };
+    let mut fresh = Fresh { index, stale: BTreeSet::new(), places: HashMap::new() };
+    fresh.assemble(base, &known, walked);
+    Ok(fresh)
+}
+
+impl Index {
+    /// Everything but the objects.
+    pub(super) fn clone_head(&self) -> Self {
+        let mut head = Self::empty(self.tree);
+        (head.options, head.round, head.time, head.next) = (self.options, self.round, self.time, self.next);
+        head
+    }
+}
+
+/// Looks at a tree and reads what changed since `base`. An index of its own gets the number of its base plus one.
+pub fn scan(root: &Root, base: &Index, options: u32) -> Result<Index> {
+    let mut fresh = begin(root, base, options)?;
+    fresh.read(root, base, &mut Nobody)?;
+    let mut index = fresh.index;
+    index.round.number = base.round.number + 1;
+    index.seal()?;
+    Ok(index)
+}
+
+/// An index that nothing is remembered by, for a first scan.
+pub fn nothing() -> Result<Index> {
+    Ok(Index::empty(Id::random()?))
+}
+
+impl Fresh {
+    /// Gives every object its number, level by level, in order of names.
+    fn assemble(&mut self, base: &Index, known: &HashMap<&[u8], ObjectId>, mut walked: Walked) {
+        let mut own: HashMap<Box<[u8]>, ObjectId> = HashMap::new();
+        let root = Found { name: Box::default(), look: walked.root, dir: Some(0) };
+        own.insert(root.look.stamp.handle.clone(), ObjectId::ROOT);
+        self.add(base, ObjectId::ROOT, root);
+        let mut level = vec![(ObjectId::ROOT, 0)];
+        while !level.is_empty() {
+            let mut below = Vec::new();
+            for (dir, number) in level {
+                for found in std::mem::take(&mut walked.dirs[number]) {
+                    let handle = &found.look.stamp.handle;
+                    let fresh = |next: &mut u64| {
+                        *next += 1;
+                        ObjectId(*next - 1)
+                    };
+                    let (id, again) = match own.get(handle) {
+                        Some(id) => (*id, true),
+                        None => match known.get(&handle[..]) {
+                            // A number used again without a generation: another kind is another object.
+                            Some(id) if *id != ObjectId::ROOT && same_kind(base, *id, &found) => (*id, false),
+                            _ => (fresh(&mut self.index.next), false),
+                        },
+                    };
+                    let is_dir = found.look.meta.kind == Kind::Dir;
+                    if again && is_dir {
+                        // Moved while it was looked for: its second place is found by the next scan.
+                        continue;
+                    }
+                    if let Some(dir) = self.index.objects.get_mut(&dir) {
+                        dir.entries.insert(found.name.clone(), id);
+                    }
+                    if again {
+                        continue;
+                    }
+                    own.insert(handle.clone(), id);
+                    self.places.insert(id, (dir, found.name.clone()));
+                    below.extend(found.dir.map(|number| (id, number)));
+                    self.add(base, id, found);
+                }
+            }
+            level = below;
+        }
+    }
+
+    /// Takes an object from the base, or marks it to be read.
+    fn add(&mut self, base: &Index, id: ObjectId, found: Found) {
+        let mut stamp = found.look.stamp;
+        stamp.unsure = stamp.ctime.as_nanos() >= self.index.time - limits::CLOCK_TICK_NS;
+        let seen = found.look.meta;
+        let before = base.objects.get(&id).filter(|_| base.options == self.index.options);
+        let same = before.filter(|before| {
+            !before.stamp.unsure
+                && (&before.stamp.handle, before.stamp.ctime) == (&stamp.handle, stamp.ctime)
+                && (before.meta.size, before.meta.mtime, before.meta.mode, before.meta.kind)
+                    == (seen.size, seen.mtime, seen.mode, seen.kind)
+        });
+        let object = if let Some(before) = same {
+            let (meta, content) = (before.meta.clone(), before.content.clone());
+            Object { meta, content, entries: Entries::new(), stamp }
+        } else {
+            self.stale.insert(id);
+            Object { meta: seen, content: Content::default(), entries: Entries::new(), stamp }
+        };
+        self.index.objects.insert(id, object);
+    }
+
+    /// Reads what is stale. What vanished meanwhile is taken out again.
+    pub fn read(&mut self, root: &Root, base: &Index, sink: &mut dyn Sink) -> Result<()> {
+        let mut open: Option<(ObjectId, OwnedFd)> = None;
+        let mut order: Vec<_> = self.stale.iter().copied().collect();
+        // Entries of one directory together.
+        order.sort_by_key(|id| (self.places.get(id).map_or(0, |(dir, _)| dir.0), *id));
+        let mut buffer = Vec::new();
+        let mut vanished = Vec::new();
+        for id in order {
+            let (dir, name) =
+                self.places.get(&id).map_or((ObjectId::ROOT, &b""[..]), |(dir, name)| (*dir, name));
+            if open.as_ref().is_none_or(|(opened, _)| *opened != dir) {
+                match root.dir(&self.components(dir)) {
+                    Ok(fd) => open = Some((dir, fd)),
+                    Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                        open = None;
+                        vanished.push(id);
+                        continue;
+                    }
+                    Err(e) => return Err(root.error(&self.path(dir), "opening it", e)),
+                }
+            }
+            let Some((_, fd)) = &open else { continue };
+            let name = name.to_vec();
+            match self.read_one(fd, &name, id, base, &mut buffer, sink) {
+                Ok(true) => {}
+                Ok(false) => vanished.push(id),
+                Err(Failed::Taken(error)) => return Err(error),
+                Err(Failed::Read(e)) if e.kind() == ErrorKind::NotFound => vanished.push(id),
+                Err(Failed::Read(e)) => return Err(root.error(&self.path(id), "reading it", e)),
+            }
+        }
+        self.stale.clear();
+        self.forget(&vanished)
+    }
+
+    /// Reads one object; false if it is not the one that was seen any more.
+    fn read_one(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        id: ObjectId,
+        base: &Index,
+        buffer: &mut Vec<u8>,
+        sink: &mut dyn Sink,
+    ) -> Result<bool, Failed> {
+        let options = self.index.options;
+        let limit = self.index.time - limits::CLOCK_TICK_NS;
+        let Some(object) = self.index.objects.get_mut(&id) else { return Ok(false) };
+        let mut seen = look(dir.as_fd(), name, None).map_err(Failed::Read)?;
+        if (&seen.stamp.handle, seen.meta.kind) != (&object.stamp.handle, object.meta.kind) {
+            return Ok(false);
+        }
+        inspect::complete(dir.as_fd(), name, options, &mut seen.meta).map_err(Failed::Read)?;
+        seen.stamp.unsure = seen.stamp.ctime.as_nanos() >= limit;
+        (object.meta, object.stamp) = (seen.meta, seen.stamp);
+        let mut changed = false;
+        if object.meta.kind == Kind::File {
+            let none = Content::default();
+            let old = base.objects.get(&id).map_or(&none, |before| &before.content);
+            if object.meta.size > 0 {
+                let file = open_quiet(dir.as_fd(), name, Kind::File).map_err(Failed::Read)?;
+                object.content =
+                    contents::read(file.as_fd(), object.meta.size, old, buffer, sink.changes(id))?;
+            }
+            changed = object.content != *old;
+        }
+        sink.object(id, &object.meta, changed)?;
+        Ok(true)
+    }
+
+    /// Takes objects out, with everything beneath them.
+    fn forget(&mut self, vanished: &[ObjectId]) -> Result<()> {
+        if vanished.is_empty() {
+            return Ok(());
+        }
+        if vanished.contains(&ObjectId::ROOT) {
+            return Err(Error::new(Class::Io, "scanning: the root vanished meanwhile"));
+        }
+        let mut out: BTreeSet<_> = vanished.iter().copied().collect();
+        for object in self.index.objects.values_mut() {
+            object.entries.retain(|_, id| !out.contains(id));
+        }
+        // What hangs on nothing any more.
+        let mut reached = BTreeSet::from([ObjectId::ROOT]);
+        let mut level = vec![ObjectId::ROOT];
+        while let Some(dir) = level.pop() {
+            let entries = self.index.objects.get(&dir).map(|object| object.entries.values().copied());
+            level.extend(entries.into_iter().flatten().filter(|id| reached.insert(*id)));
+        }
+        out.extend(self.index.objects.keys().copied().filter(|id| !reached.contains(id)));
+        self.index.objects.retain(|id, _| !out.contains(id));
+        Ok(())
+    }
+
+    fn components(&self, mut id: ObjectId) -> Vec<&[u8]> {
+        let mut path = Vec::new();
+        while let Some((dir, name)) = self.places.get(&id) {
+            path.push(&name[..]);
+            id = *dir;
+        }
+        path.reverse();
+        path
+    }
+
+    /// The path of an object.
+    pub fn path(&self, id: ObjectId) -> Vec<u8> {
+        self.components(id).join(&b'/')
+    }
+}
+
+fn same_kind(base: &Index, id: ObjectId, found: &Found) -> bool {
+    base.objects.get(&id).is_some_and(|object| object.meta.kind == found.look.meta.kind)
+}
