@@ -6,12 +6,12 @@ use mirror::cli::Shell;
 use std::collections::BTreeSet;
 
 // The programs' own command lines; their `main` is not called here.
-#[path = "../bins/dirtymap.rs"]
-#[allow(dead_code)]
-mod dirtymap;
 #[path = "../bins/cfor-log.rs"]
 #[allow(dead_code)]
 mod cfor_log;
+#[path = "../bins/dirtymap.rs"]
+#[allow(dead_code)]
+mod dirtymap;
 #[path = "../bins/mirrord.rs"]
 #[allow(dead_code)]
 mod mirrord;
