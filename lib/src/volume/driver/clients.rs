@@ -248,13 +248,14 @@ impl Driver<'_> {
         let Some(session) = self.clients.get(pending.client).and_then(Client::session) else {
             return Outcome::Failed(Errno::Io);
         };
+        let cut = exports::Cut { range, most, unit: session.info.min_block };
         let contexts = session.contexts.iter().map(|(id, name)| {
             let extents = if name == exports::ALLOCATION {
-                exports::allocation(found, range, most)
+                exports::allocation(found, cut)
             } else {
                 let leg = self.legs.iter().position(|leg| exports::is_dirty_of(name, &leg.spec.name));
                 let runs = leg.map(|leg| self.core.dirty_extents(leg, range, most)).unwrap_or_default();
-                exports::dirty(&runs, range, most)
+                exports::dirty(&runs, cut)
             };
             (*id, extents)
         });
