@@ -58,7 +58,7 @@ fn mirrord_names_what_is_missing() {
         (&["create", "../v", "--size", "1M", "--leg", "/y"], "checking a name"),
         (&["create", "meta", "--size", "1M", "--leg", "/y"], "reserved"),
         (&["create", "v", "--size", "1M", "--leg", "a=/x,colour=red"], "colour: unknown key"),
-        (&["create", "v", "--size", "1M", "--leg", "a=/x,mode=async"], "not there yet"),
+        (&["create", "v", "--size", "1M", "--leg", "a=/x,mode=async"], "not supported"),
         (&["create", "v", "--size", "1M", "--leg", "nbd://-x/y"], "begins with '-'"),
         (&["create", "v", "--size", "1M", "--leg", "/a", "--leg", "/b"], "need exactly one of --from LEG"),
         (&["create", "v", "--size", "1M", "--leg", "/a", "--leg", "/a", "--known-zero"], "same device"),

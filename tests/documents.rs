@@ -1,18 +1,21 @@
 //! Man pages and completions say what `--help` says. `MIRROR_REGENERATE=1` writes the completions anew.
 
-use crate::support::{bins, root};
+use crate::support::{bins, man_page, root};
 use clap::{Command, CommandFactory as _};
 use mirror::cli::Shell;
 use std::collections::BTreeSet;
 
 // The programs' own command lines; their `main` is not called here.
+#[path = "../bins/dirtymap.rs"]
+#[allow(dead_code)]
+mod dirtymap;
 #[path = "../bins/mirrord.rs"]
 #[allow(dead_code)]
 mod mirrord;
 
 /// The command line of each program.
 fn commands() -> Vec<(&'static str, Command)> {
-    let all = vec![("mirrord", mirrord::Cli::command())];
+    let all = vec![("dirtymap", dirtymap::Cli::command()), ("mirrord", mirrord::Cli::command())];
     assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), bins(), "every program is documented");
     all
 }
@@ -47,7 +50,7 @@ fn words(command: &Command, options: &mut BTreeSet<String>, verbs: &mut BTreeSet
 
 /// The text of a page of the manual without its macros and escapes.
 fn page(name: &str) -> String {
-    let path = root().join("man").join(format!("{name}.8"));
+    let path = man_page(name).unwrap_or_else(|| panic!("man/{name}.[18]: there is none"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     text.replace("\\-", "-").replace("\\fB", "").replace("\\fI", "").replace("\\fR", "")
 }

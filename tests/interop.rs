@@ -71,7 +71,9 @@ fn done_a_stock_qemu_reads_writes_zeroes_discards_converts_and_compares() {
         "flush",
     ];
     let mut args = vec!["-f", "raw", "-t", "none"];
-    commands.iter().for_each(|c| args.extend(["-c", c]));
+    for command in commands {
+        args.extend(["-c", command]);
+    }
     args.push(&uri);
     let out = run("qemu-io", &args).expect(0);
     assert!(!out.stdout.contains("failed") && !out.stdout.contains("Pattern"), "{}", out.stdout);

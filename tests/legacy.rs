@@ -29,7 +29,7 @@ fn an_old_client_reads_and_writes() {
     assert_eq!(export.size, 8 * MIB);
     let mut client = nbd::client::NbdClient::new(&mut tcp, &export);
     client.seek(SeekFrom::Start(MIB)).expect("seek");
-    client.write_all(&[0x5a; 65536]).expect("write");
+    client.write_all(&vec![0x5a; 65536]).expect("write");
     client.seek(SeekFrom::Start(MIB)).expect("seek");
     let mut back = vec![0; 65536];
     client.read_exact(&mut back).expect("read");

@@ -20,6 +20,9 @@ package_of() {
         mkfs.ext4 | fsck.ext4 | e2fsck | debugfs) echo e2fsprogs ;;
         fio) echo fio ;;
         nbd-server | nbd-client) echo "$1" ;;
+        ddrescuelog) echo gddrescue ;;
+        bmaptool) echo bmap-tools ;;
+        era_* | thin_*) echo thin-provisioning-tools ;;
         fusermount3) echo fuse3 ;;
         losetup) echo util-linux ;;
         *) echo "$1" ;;

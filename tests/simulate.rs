@@ -29,6 +29,8 @@ mod register;
 mod report;
 #[path = "simulate/settle.rs"]
 mod settle;
+#[path = "simulate/state.rs"]
+mod state;
 #[path = "simulate/storage.rs"]
 mod storage;
 #[path = "simulate/trouble.rs"]
@@ -147,17 +149,13 @@ fn without(rule: Rule, options: &Options) -> (u64, u64) {
     let rules = Rules::without(rule);
     let from = options.seed.unwrap_or(0);
     let (found, histories, _) = report::hunt(from, options.histories.unwrap_or(WITHOUT), rules, &profile);
-    match found {
-        Some((seed, violation)) => {
-            println!("without {rule:?}: history {} violates \"{}\"", histories + 1, violation.invariant);
-            if options.trace {
-                report::explain(seed, rules, &profile, &violation, usize::MAX);
-            }
-            (1, 0)
-        }
-        None => {
-            println!("without {rule:?}: {histories} histories show nothing");
-            (0, 1)
-        }
+    let Some((seed, violation)) = found else {
+        println!("without {rule:?}: {histories} histories show nothing");
+        return (0, 1);
+    };
+    println!("without {rule:?}: history {} violates \"{}\"", histories + 1, violation.invariant);
+    if options.trace {
+        report::explain(seed, rules, &profile, &violation, usize::MAX);
     }
+    (1, 0)
 }

@@ -5,8 +5,10 @@
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
 mod crash; // what survives a kill of client, leg, daemon, or two of them
+mod dirtymap; // the maps of dirtymap on files, in pipes, beside a running daemon
 mod documents; // man pages and completions against --help
 mod interop; // the programs of others as clients and as legs
+mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README

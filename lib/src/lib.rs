@@ -43,7 +43,7 @@
 //! 7. **A way out.** Every state says which command to type next.
 //! 8. **Bounds.** Every queue, buffer, name, count and time has a limit in [`base::limits`].
 //! 9. **Legs stay plain.** Metadata lives beside a leg, never in it.
-//! 10. **TRIM is defined.** It is WRITE_ZEROES on every leg, so that legs stay equal.
+//! 10. **TRIM is defined.** It is `WRITE_ZEROES` on every leg, so that legs stay equal.
 //!
 //! # How a write goes
 //!
@@ -60,6 +60,9 @@ pub mod device;
 
 /// Floor 2: the daemon's control socket: JSON lines, requests, events, status.
 pub mod control;
+
+/// Floor 2: digests of a device, block by block.
+pub mod delta;
 
 /// Floor 2: the record of a leg: which contents it holds, and what its peers may hold.
 pub mod generation;
@@ -78,6 +81,9 @@ pub mod config;
 
 /// Floor 3: one copy of a volume: the LEG grammar, the words for its states.
 pub mod leg;
+
+/// Floor 4: what differs between two devices, read on all cores.
+pub mod sync;
 
 /// Floor 4: the volume: its deterministic core and the driver around it.
 pub mod volume;

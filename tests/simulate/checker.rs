@@ -13,7 +13,8 @@
 //! * *Inconsistent first* (S1): a write to a leg out of sync needs a record that says INCONSISTENT.
 //! * *Minted* (W2): when a client's write succeeds, every leg out of sync left an older generation.
 
-use crate::world::{Check, World};
+use crate::state::Check;
+use crate::world::World;
 
 /// What was checked of one cell of one leg: nothing changed since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

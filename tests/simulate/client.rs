@@ -1,7 +1,8 @@
 //! Clients on several connections: what they asked, and what they make of the answers.
 
 use crate::plan::{CELL, Moment};
-use crate::world::{Check, Entry, Phase, World};
+use crate::state::{Check, Entry, Phase};
+use crate::world::World;
 use mirror::base::ByteRange;
 use mirror::volume::core::{Answer, Ask, Event, Fault};
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ pub struct Asked {
     /// Number of cells.
     pub count: usize,
     /// Stamp of the question; 0: still in the client.
-    pub asked: u64,
+    pub since: u64,
     /// Answered, or its connection died.
     pub over: bool,
     /// Most legs in sync since it was asked.
@@ -64,7 +65,7 @@ impl Clients {
             ask,
             from,
             count,
-            asked: 0,
+            since: 0,
             over: false,
             most_in_sync: 0,
             leaves: 0,
@@ -103,7 +104,7 @@ impl World<'_> {
                 // Two zero requests on one cell could not be told apart on the legs.
                 asked.ask = Ask::Write { fua };
             }
-            asked.asked = stamp;
+            asked.since = stamp;
             asked.most_in_sync = in_sync;
             asked.leaves = self.leaves;
             let id = ix as u32 + 1;
@@ -128,7 +129,7 @@ impl World<'_> {
         let Some(asked) = self.clients.of(token) else {
             return Err(self.violation("one answer", format!("token {token} was never used")));
         };
-        if asked.over || asked.asked == 0 {
+        if asked.over || asked.since == 0 {
             return Err(self.violation("one answer", format!("token {token} was answered before")));
         }
         asked.over = true;
@@ -163,7 +164,7 @@ impl World<'_> {
         match asked.ask {
             Ask::Read | Ask::Extents => return self.reply_data(&asked, answer, stamp),
             Ask::Flush => {
-                self.flushed(asked.asked)?;
+                self.flushed(asked.since)?;
                 if let Some((ix, result)) = &mut self.clients.last_flush
                     && *ix as u64 + 1 == token
                 {
@@ -196,7 +197,7 @@ impl World<'_> {
             return Err(self.violation("one answer", text));
         }
         for (at, value) in (from..).zip(values) {
-            if let Err(text) = self.registers[at].read(value, asked.asked, stamp) {
+            if let Err(text) = self.registers[at].read(value, asked.since, stamp) {
                 let known = self.registers[at].describe();
                 return Err(self.violation("6 no old reads", format!("cell {at}: {text}; known: {known}")));
             }
@@ -228,7 +229,7 @@ impl World<'_> {
         self.announced = stamp;
         for ix in 0..self.clients.asked.len() {
             let asked = &mut self.clients.asked[ix];
-            if asked.over || asked.asked == 0 {
+            if asked.over || asked.since == 0 {
                 continue;
             }
             asked.over = true;

@@ -2,7 +2,8 @@
 
 use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, Moment};
-use crate::world::{Check, Entry, Pending, World};
+use crate::state::{Check, Entry, Pending};
+use crate::world::World;
 use mirror::base::ByteRange;
 use mirror::volume::core::{Action, Ask, Event, IoId, LegRecord, Note, Source};
 
@@ -89,7 +90,7 @@ impl World<'_> {
 
     /// The session that a request goes to. The core may ask for I/O before it takes the loss of the connection in
     /// the same batch: such a request is dropped.
-    fn session(&self, leg: usize, io: IoId) -> Result<Session, crate::world::Violation> {
+    fn session(&self, leg: usize, io: IoId) -> Result<Session, crate::state::Violation> {
         let session = self.legs[leg].session;
         if session == Session::None && !self.just_down.contains(&leg) {
             return Err(self.violation("api", format!("{io:?} for leg {leg}, which is not connected")));
@@ -97,7 +98,7 @@ impl World<'_> {
         Ok(session)
     }
 
-    fn through(&self, leg: usize, fua: bool) -> Result<bool, crate::world::Violation> {
+    fn through(&self, leg: usize, fua: bool) -> Result<bool, crate::state::Violation> {
         if fua && !self.legs[leg].plan.caps.fua {
             return Err(self.violation("api", format!("leg {leg} has no FUA")));
         }
@@ -105,7 +106,7 @@ impl World<'_> {
     }
 
     /// What is to be written.
-    fn payload(&mut self, source: Source, range: ByteRange) -> Result<Vec<u32>, crate::world::Violation> {
+    fn payload(&mut self, source: Source, range: ByteRange) -> Result<Vec<u32>, crate::state::Violation> {
         let (from, count) = Self::cells(range);
         match source {
             Source::Client(token) => {
@@ -218,7 +219,7 @@ impl World<'_> {
         disk.generation += u64::from(pending.mint);
         disk.legs.clone_from(&pending.legs);
         let count = self.legs_in_sync();
-        for asked in self.clients.asked.iter_mut().filter(|a| !a.over && a.asked != 0) {
+        for asked in self.clients.asked.iter_mut().filter(|a| !a.over && a.since != 0) {
             asked.most_in_sync = asked.most_in_sync.max(count);
         }
     }

@@ -1,8 +1,9 @@
 //! A leg and the way to it: requests that are executed at some time or never, connections that are lost.
 
 use crate::plan::{Kind, LegPlan, Moment};
+use crate::state::Entry;
 use crate::storage::Storage;
-use crate::world::{Entry, World};
+use crate::world::World;
 use mirror::volume::core::{Event, Fault, IoId};
 
 /// The process's connection to a leg.
@@ -177,6 +178,9 @@ impl World<'_> {
                 } else {
                     let all = !fails || self.random.chance(300);
                     self.write_cells(leg, from, &values, fua, all);
+                    if self.heard(ix) && self.disk.legs[leg].in_sync {
+                        self.found_again(leg, from, &values);
+                    }
                     if fails { Err(error) } else { Ok(()) }
                 }
             }
@@ -218,6 +222,15 @@ impl World<'_> {
             && request.incarnation == self.incarnation
     }
 
+    /// What was lost has been written again.
+    fn found_again(&mut self, leg: usize, from: usize, values: &[u32]) {
+        for (at, value) in (from..).zip(values) {
+            if self.legs[leg].storage.cells[at].visible() == *value {
+                self.registers[at].executed(*value);
+            }
+        }
+    }
+
     /// Writes all cells, or a random part of them.
     fn write_cells(&mut self, leg: usize, from: usize, values: &[u32], fua: bool, all: bool) {
         let torn = if all { 1000 } else { self.random.weighted(&[(1, 0), (1, 500)]) };
@@ -225,9 +238,6 @@ impl World<'_> {
             if self.random.chance(torn) {
                 let through = fua && (all || self.random.chance(500));
                 self.legs[leg].storage.write(at, *value, through);
-                if self.disk.legs[leg].in_sync {
-                    self.registers[at].executed(*value);
-                }
             }
         }
     }

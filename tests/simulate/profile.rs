@@ -84,8 +84,42 @@ enum Draw {
 
 impl Profile {
     /// The profile that shows this rule fastest.
-    pub fn of(_rule: Rule) -> Self {
-        Self::default()
+    pub fn of(rule: Rule) -> Self {
+        let base = Self::default();
+        match rule {
+            // A target from the start, and a source whose cache goes while it is copied.
+            Rule::CopyEra | Rule::LastLegSpreads => Self {
+                legs: (2, 3),
+                remote: 700,
+                late_leg: 600,
+                troubles: (6, 14),
+                ambush: 600,
+                crashes: [2, 1, 0, 20, 8],
+                errors: [0, 2, 25],
+                nuisances: [6, 0, 0],
+                away_ms: 300,
+                ..base
+            },
+            // Errors for clients, then the leg that reads were served from leaves or the process dies.
+            Rule::ErrorPins => Self {
+                legs: (2, 3),
+                troubles: (8, 16),
+                errors: [2, 40, 2],
+                crashes: [10, 4, 1, 8, 12],
+                ..base
+            },
+            // Deaths of the process, far servers that restart meanwhile, flushes that failed just before.
+            Rule::ElectionUnion | Rule::SourceRewrite => Self {
+                remote: 750,
+                crashes: [40, 2, 0, 6, 6],
+                restart_meanwhile: 600,
+                errors: [0, 2, 20],
+                ambush: 600,
+                troubles: (5, 12),
+                ..base
+            },
+            _ => base,
+        }
     }
 
     /// A trouble.

@@ -115,6 +115,16 @@ impl Register {
         }
     }
 
+    /// The process died while its record lacked a leg that had left: what it showed of writes that were not
+    /// acknowledged does not bind the next one.
+    pub fn unsee(&mut self) {
+        for value in self.values.iter_mut().filter(|v| v.done == u64::MAX) {
+            value.first_answer = u64::MAX;
+            value.last_question = value.asked;
+            self.changes += 1;
+        }
+    }
+
     /// A leg has executed it (again): it is not lost any more.
     pub fn executed(&mut self, id: u32) {
         if let Some(value) = self.values.iter_mut().rev().find(|v| v.id == id)

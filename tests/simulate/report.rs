@@ -2,7 +2,8 @@
 
 use crate::plan::Plan;
 use crate::profile::Profile;
-use crate::world::{Violation, World};
+use crate::state::Violation;
+use crate::world::World;
 use mirror::volume::core::{Rule, Rules};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

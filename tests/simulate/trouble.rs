@@ -2,13 +2,15 @@
 
 use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, CELL, Moment, Trouble};
-use crate::world::{Check, Entry, Phase, World};
+use crate::register::Register;
+use crate::state::{Check, Entry, Phase};
+use crate::world::World;
 use mirror::base::ByteRange;
 use mirror::volume::core::{Command, Event, IoId, LegRecord, LegState};
 
 impl World<'_> {
     /// Something goes wrong now.
-    pub fn trouble(&mut self, trouble: &Trouble) -> Check {
+    pub fn trouble(&mut self, trouble: &Trouble) {
         self.note(|| format!("!! {trouble:?}"));
         match trouble {
             Trouble::Crash { power, down_ms, restarts } => {
@@ -48,7 +50,6 @@ impl World<'_> {
                 self.ambushes.push((*moment, *after_ms, (**then).clone()));
             }
         }
-        Ok(())
     }
 
     /// A moment has come: what lies in wait for it follows.
@@ -80,7 +81,10 @@ impl World<'_> {
     /// The process is gone, with `power` the machine too.
     pub fn crash(&mut self, power: bool) {
         (self.served, self.elected) = (false, None);
-        if self.core.take().is_some() {
+        if let Some(core) = self.core.take() {
+            if !core.status().state_durable {
+                self.registers.iter_mut().for_each(Register::unsee);
+            }
             self.end_process();
             self.drop_clients();
             // A far server had lost its cache, and the record does not say yet that its leg has left: the next
@@ -148,7 +152,7 @@ impl World<'_> {
         let Some((down_ms, _)) = self.stopping else {
             return Err(self.violation("api", "stopped, but nobody asked for it".to_owned()));
         };
-        if self.clients.asked.iter().any(|a| a.asked != 0 && !a.over) {
+        if self.clients.asked.iter().any(|a| a.since != 0 && !a.over) {
             return Err(self.violation("one answer", "stopped with requests unanswered".to_owned()));
         }
         if !self.data.is_empty() {
@@ -158,9 +162,9 @@ impl World<'_> {
         if self.pending.is_some() {
             return Err(self.violation("api", "stopped while a state is being persisted".to_owned()));
         }
-        for leg in 0..self.legs.len() {
+        for (leg, clean) in clean.iter().enumerate() {
             self.late_clear(leg);
-            self.maps[leg].clean = clean[leg];
+            self.maps[leg].clean = *clean;
         }
         // A stop that closes every leg in sync as clean has flushed what was answered; what was lost before, the
         // clients learn from the end of their connections.
@@ -296,6 +300,9 @@ impl World<'_> {
             let kept = if self.core.is_some() { to.kept } else { self.maps[leg].boot == self.boot };
             return self.elected.map_or(kept && !to.plan.remote, |elected| elected == leg);
         };
+        if core.status().legs[leg].state != LegState::UpToDate {
+            return false; // It is on its way out.
+        }
         if !self.marked(leg, at) {
             return true;
         }

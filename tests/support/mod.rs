@@ -33,6 +33,12 @@ pub fn bins() -> Vec<String> {
     names
 }
 
+/// The page of a program: of the section for everybody, or of that for administrators.
+pub fn man_page(name: &str) -> Option<PathBuf> {
+    let pages = ["1", "8"].map(|section| root().join("man").join(format!("{name}.{section}")));
+    pages.into_iter().find(|page| page.is_file())
+}
+
 /// A built program.
 pub fn bin(name: &str) -> PathBuf {
     // Beside the tests' own directory, whatever the profile: target/PROFILE/deps/tests-… and target/PROFILE/NAME.

@@ -101,6 +101,12 @@ impl Error {
         Self::new(class, format!("{object}: {doing}: {}", plain(&cause.into())))
     }
 
+    /// An answer that is the exit status alone ([`Class::Differs`]), or a reader who has gone away: nothing is
+    /// told.
+    pub const fn silent(class: Class) -> Self {
+        Self { class, message: String::new(), hint: None }
+    }
+
     /// The same error with the command that gets out of it.
     #[must_use]
     pub fn hint(mut self, command: impl Into<String>) -> Self {

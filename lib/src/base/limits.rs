@@ -77,7 +77,7 @@ pub const VOLUME_REQUESTS: usize = 1024;
 /// against [`VOLUME_BYTES`].
 pub const CLIENT_SHARE: usize = 128 << 10;
 /// Requests that each client may have in flight whatever others have.
-pub const CLIENT_SHARE_REQUESTS: usize = 4;
+pub const CLIENT_SHARE_REQUESTS: usize = 16;
 /// A client that is owed bytes, or owes some, and neither takes nor sends any for so long, in milliseconds, is
 /// dropped if others wait for the room that it holds.
 pub const STANDSTILL_MS: u64 = 10_000;
@@ -148,3 +148,10 @@ pub const CONTROL_REPLY_MS: u64 = 60_000;
 pub const LEG_TIMEOUT_MAX_MS: u64 = 86_400_000;
 /// Most `retries=` of a leg: attempts of one request are counted in a byte.
 pub const LEG_RETRIES_MAX: u32 = 100;
+
+/// Most separate ranges of a foreign map: 256 MiB of memory.
+pub const MAP_RUNS: usize = 1 << 24;
+/// Most bytes of text that is read as a foreign map: [`MAP_RUNS`] lines of it.
+pub const MAP_TEXT: u64 = 1 << 30;
+/// Longest line of a foreign map that has lines.
+pub const MAP_LINE: usize = 4096;

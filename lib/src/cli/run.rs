@@ -21,6 +21,10 @@ pub fn run(tool: &str, body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     };
     match classify(error) {
         None => ExitCode::SUCCESS,
+        Some(error) if error.message.is_empty() => match error.class {
+            Class::Differs => ExitCode::from(Class::Differs.exit_code()),
+            _ => ExitCode::SUCCESS,
+        },
         Some(error) => fail(tool, &error),
     }
 }

@@ -103,7 +103,7 @@ pub fn map_durability(text: &str) -> Result<MapDurability> {
     if text == "power" {
         return Err(Error::new(
             Class::Usage,
-            "power: reading a map durability: maps that survive a power loss are not there yet; write process \
+            "power: reading a map durability: maps that survive a power loss are not supported; write process \
              (after a power loss every block then counts as missing)",
         ));
     }

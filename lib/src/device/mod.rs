@@ -8,9 +8,11 @@ pub mod fields;
 pub mod file;
 pub mod in_use;
 pub mod lock;
+pub mod output;
 
 pub use boot::boot_id;
 pub use fault::{FileSlots, FrozenStore, SlotStore};
 pub use fields::Features;
 pub use file::{Extent, FileDevice};
 pub use in_use::check_not_in_use;
+pub use output::Output;

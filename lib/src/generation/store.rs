@@ -170,7 +170,8 @@ fn choose(slots: Slots, object: &str) -> Result<(usize, Record)> {
         (Ok(a), Err(_)) => Ok((0, a)),
         (Err(_), Ok(b)) => Ok((1, b)),
         (Err(a), Err(b)) => {
-            Err(Error::new(Class::Damaged, format!("{a}; {}", b.message.replacen(object, "", 1))))
+            let b = b.message.replacen(&format!("{object}: "), "", 1);
+            Err(Error::new(Class::Damaged, format!("{a}; {b}")))
         }
     }
 }

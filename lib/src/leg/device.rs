@@ -81,8 +81,8 @@ fn from_path(text: &str) -> std::result::Result<LegDevice, &'static str> {
 fn from_uri(text: &str, scheme: &str, rest: &str) -> std::result::Result<LegDevice, String> {
     match scheme {
         "nbd" | "nbd+unix" => {}
-        "nbds" | "nbds+unix" => return Err("TLS legs are not there yet".into()),
-        "nbd+ssh" | "ssh" => return Err("legs over SSH are not there yet; forward a socket".into()),
+        "nbds" | "nbds+unix" => return Err("TLS legs are not supported".into()),
+        "nbd+ssh" | "ssh" => return Err("legs over SSH are not supported; forward a socket".into()),
         _ => {
             return Err(format!(
                 "unknown scheme '{scheme}'; known are nbd and nbd+unix, and file:PATH for any path"

@@ -102,7 +102,7 @@ impl LegText {
 
 fn mode(value: &str) -> Result<Mode> {
     if value == "async" {
-        return Err(bad("mode", value, "asynchronous legs are not there yet; the only mode is sync"));
+        return Err(bad("mode", value, "asynchronous legs are not supported; the only mode is sync"));
     }
     value.parse()
 }
@@ -200,7 +200,7 @@ mod tests {
             ("=/x", "checking a name"),
             ("meta=/x", "reserved"),
             ("a=/x,colour=red", "colour: unknown key"),
-            ("a=/x,mode=async", "not there yet"),
+            ("a=/x,mode=async", "not supported"),
             ("a=/x,mode=later", "not one of sync"),
             ("a=/x,read=never", "prefer, allow, avoid"),
             ("a=/x,flush=safe", "flush=safe"),

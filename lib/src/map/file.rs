@@ -346,7 +346,8 @@ fn set_of(bytes: &[u8], blocks: u64) -> BlockSet {
     BlockSet::from_words(bytes.chunks_exact(8).map(word).collect(), blocks)
 }
 
-fn read_header(file: &File, object: &str) -> Result<Header> {
+/// The header of an open map file that is as long as it says.
+pub(super) fn read_header(file: &File, object: &str) -> Result<Header> {
     let mut bytes = [0; HEADER_LEN];
     let len = file.metadata().map_err(|e| Error::io(object, "reading its size", e))?.len();
     let short = |needed: u64| {

@@ -19,8 +19,6 @@ use std::time::{Duration, SystemTime};
 /// A leg that was looked at, and stays locked until the volume is made.
 struct Checked {
     size: u64,
-    /// What tells it from other local legs.
-    place: Option<(u64, u64)>,
     _device: Option<FileDevice>,
 }
 
@@ -45,8 +43,8 @@ pub fn create(options: &CreateOptions) -> Result<CreateReport> {
         let text = format!("{name}: creating it: a volume of this name exists in {}", dir.path().display());
         return Err(Error::new(Class::Refused, text).hint(format!("mirrord status {name}")));
     }
+    refuse_twins(&config.legs)?;
     let checked: Vec<Checked> = config.legs.iter().map(check_leg).collect::<Result<_>>()?;
-    refuse_twins(&config.legs, &checked)?;
     let size = wanted_size(options, &checked)?;
     for (leg, found) in config.legs.iter().zip(&checked) {
         if found.size < size {
@@ -143,9 +141,7 @@ fn check_leg(leg: &LegSpec) -> Result<Checked> {
     match &leg.device {
         LegDevice::File(path) => {
             let device = FileDevice::open(path, true)?;
-            let data =
-                std::fs::metadata(path).map_err(|e| Error::io(path.display(), "reading its size", e))?;
-            Ok(Checked { size: device.size(), place: Some(place(&data)), _device: Some(device) })
+            Ok(Checked { size: device.size(), _device: Some(device) })
         }
         LegDevice::Nbd(uri) => {
             let (size, flags) = probe(uri, leg.timeout_ms)?;
@@ -162,7 +158,7 @@ fn check_leg(leg: &LegSpec) -> Result<Checked> {
                      accepts that",
                 );
             }
-            Ok(Checked { size, place: None, _device: None })
+            Ok(Checked { size, _device: None })
         }
     }
 }
@@ -171,14 +167,19 @@ fn place(data: &Metadata) -> (u64, u64) {
     if data.file_type().is_block_device() { (0, data.rdev()) } else { (data.dev(), data.ino()) }
 }
 
-fn refuse_twins(legs: &[LegSpec], checked: &[Checked]) -> Result<()> {
-    for (at, leg) in legs.iter().enumerate() {
-        let twin =
-            checked[..at].iter().position(|other| other.place.is_some() && other.place == checked[at].place);
-        if let Some(twin) = twin {
-            let text = format!("{}: legs {} and {} are the same file", leg.device, legs[twin].name, leg.name);
+/// One file under two names is no mirror. Before anything is locked: the second lock would fail.
+fn refuse_twins(legs: &[LegSpec]) -> Result<()> {
+    let mut seen: Vec<((u64, u64), &Name)> = Vec::new();
+    for leg in legs {
+        let LegDevice::File(path) = &leg.device else { continue };
+        // What cannot be looked at is told about when it is opened.
+        let Ok(data) = std::fs::metadata(path) else { continue };
+        let at = place(&data);
+        if let Some((_, twin)) = seen.iter().find(|(other, _)| *other == at) {
+            let text = format!("{}: legs {twin} and {} are the same file", leg.device, leg.name);
             return Err(Error::new(Class::Refused, text));
         }
+        seen.push((at, &leg.name));
     }
     Ok(())
 }

@@ -113,9 +113,6 @@ fn serve_with(
     let pid = sockets.pid();
     crate::device::durable::replace(&pid, format!("{}\n", std::process::id()).as_bytes())?;
     let _pid_file = Remove(pid);
-    for note in opened.notes {
-        notice(ServeNotice::Note(note));
-    }
     let records = Arc::new(Mutex::new(opened.records));
     let setup = Setup {
         name: options.name.clone(),
@@ -126,6 +123,7 @@ fn serve_with(
         maps: opened.maps.clone(),
         records: Arc::clone(&records),
         widened: opened.widened,
+        notes: opened.notes,
         listeners,
         uris,
         control,

@@ -131,3 +131,7 @@ impl Records {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "state/tests.rs"]
+mod tests;

@@ -289,6 +289,7 @@ impl Core {
         let waiters = self.legs[ix].flush_void();
         if connected {
             self.legs[ix].era += 1;
+            self.fail_forced(ix);
         }
         if self.legs[ix].unflushed.count() == 0 || !self.rules.on(Rule::LastLegOwesError) {
             let fine = waiters.into_iter().filter(|w| !matches!(w, Waiter::Fua(..)));
@@ -316,6 +317,23 @@ impl Core {
         self.legs[ix].owes_error |= !told;
         self.tell_waiters(ix, all, false);
         self.pump(ix);
+    }
+
+    /// FUA writes in flight on a leg whose flush has failed: it may have tried them too, and the next flush would
+    /// say nothing of it.
+    fn fail_forced(&mut self, ix: LegIx) {
+        if self.legs[ix].caps.fua || !self.rules.on(Rule::LastLegOwesError) {
+            return;
+        }
+        for slot in self.ops.slots() {
+            if let Some(op) = self.ops.get_mut(slot)
+                && op.kind.fua()
+                && op.phase == Phase::Writing
+                && op.pending & bit(ix) != 0
+            {
+                op.failed.get_or_insert(Fault::Io);
+            }
+        }
     }
 
     pub(super) fn stray(&mut self, ix: LegIx) {

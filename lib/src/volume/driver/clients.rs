@@ -333,6 +333,10 @@ impl Driver<'_> {
                 self.drop_client(key);
             }
         }
+        // Descriptors may have run out for a while.
+        if self.serving && !self.stopping && self.clients.len() < limits::CLIENTS {
+            self.listen(true);
+        }
     }
 
     /// No more requests; those without anything in flight go.

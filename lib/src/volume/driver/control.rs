@@ -118,7 +118,9 @@ impl Driver<'_> {
         if flags.contains(EventFlags::IN) {
             let mut piece = [0; PIECE];
             match rustix::io::read(&conn.fd, &mut piece) {
-                Ok(0) => return self.hang_up(key),
+                Ok(0) if !conn.busy && conn.out.is_empty() => return self.hang_up(key),
+                // Only its sending half may be closed: it is still answered.
+                Ok(0) => conn.ending = true,
                 Ok(n) => conn.lines.push(&piece[..n]),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 Err(_) => return self.hang_up(key),
@@ -277,7 +279,7 @@ impl Driver<'_> {
     fn send_control(&mut self, key: u64) {
         let Some(conn) = self.control.conns.get_mut(key) else { return };
         let sent = conn.out.flush(conn.fd.as_fd());
-        if sent == Sent::Broken || (sent == Sent::All && conn.ending) {
+        if sent == Sent::Broken || (sent == Sent::All && conn.ending && !conn.busy) {
             return self.hang_up(key);
         }
         let mut wanted = EventFlags::empty();

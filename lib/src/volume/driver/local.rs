@@ -20,6 +20,10 @@ const SUSPICION: u32 = 8;
 const CERTAIN: u32 = 3 * SUSPICION - 4;
 /// So long everything goes to workers then.
 const AFTER_SLOW: Duration = Duration::from_millis(250);
+/// Longer requests go to workers: copying so much would hold everybody else up.
+const AT_ONCE: u64 = 2 << 20;
+/// The same for zeroes, which mostly are made without copying.
+const ZEROES_AT_ONCE: u64 = 64 << 20;
 /// Extents asked for at a time: more are told in the next request.
 pub(super) const EXTENTS: usize = 256;
 
@@ -113,7 +117,12 @@ impl LocalLeg {
         now: &mut Instant,
     ) -> Result<Worked, Work> {
         let Some(device) = &self.device else { return Ok(Worked::plain(Err(Errno::NODEV.into()))) };
-        if matches!(work, Work::Flush | Work::Extents) {
+        let long = match work {
+            Work::Flush | Work::Extents => true,
+            Work::Zero { .. } => range.len > ZEROES_AT_ONCE,
+            Work::Read(_) | Work::Write(_) => range.len > AT_ONCE,
+        };
+        if long {
             return Err(work);
         }
         if let Some(until) = self.slow_until {

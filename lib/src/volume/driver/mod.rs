@@ -23,6 +23,7 @@ mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
+use crate::control::EventKind;
 use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::options::ServeNotice;
 use crate::volume::state::{MapHandle, Records};
@@ -76,6 +77,8 @@ pub(crate) struct Setup {
     pub(crate) records: Arc<Mutex<Records>>,
     /// By so many bytes the maps were wider at the start than before the crash.
     pub(crate) widened: u64,
+    /// What an administrator should read about the start.
+    pub(crate) notes: Vec<String>,
     /// Where NBD clients connect.
     pub(crate) listeners: Vec<OwnedFd>,
     /// The same for people: NBD URIs.
@@ -175,7 +178,12 @@ struct Driver<'a> {
 
 /// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
 pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<bool>> {
+    let notes = setup.notes.clone();
     let mut driver = Driver::new(setup, notify)?;
+    for note in notes {
+        driver.event(EventKind::Widened, None, &note);
+        (driver.notify)(ServeNotice::Note(note));
+    }
     driver.run()
 }
 
@@ -243,6 +251,9 @@ impl<'a> Driver<'a> {
 
     fn run(&mut self) -> Result<Vec<bool>> {
         let mut ready = Vec::with_capacity(256);
+        // Legs are being reached before anybody can ask about them.
+        self.tick();
+        self.settle();
         loop {
             self.round(&mut ready)?;
             if let Some(clean) = self.stopped.take() {
@@ -271,9 +282,9 @@ impl<'a> Driver<'a> {
 
     fn wait(&self, ready: &mut Vec<epoll::Event>) -> Result<()> {
         let now_ms = self.now_ms();
-        let next =
-            self.legs.iter().filter_map(|leg| leg.connect_at).map(|at| at.saturating_sub(now_ms)).min();
-        let wait_ms = next.unwrap_or(TICK_MS).clamp(1, TICK_MS);
+        // A leg that is overdue waits for something else, whose end wakes the loop.
+        let due = self.legs.iter().filter_map(|leg| leg.connect_at?.checked_sub(now_ms));
+        let wait_ms = due.filter(|left| *left > 0).min().unwrap_or(TICK_MS).min(TICK_MS);
         let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms.cast_signed() * 1_000_000 };
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
