@@ -80,7 +80,7 @@ pub const CLIENT_SHARE: usize = 128 << 10;
 pub const CLIENT_SHARE_REQUESTS: usize = 16;
 /// A client that is owed bytes, or owes some, and neither takes nor sends any for so long, in milliseconds, is
 /// dropped if others wait for the room that it holds.
-pub const STANDSTILL_MS: u64 = 10_000;
+pub const STANDSTILL_MS: u64 = 5_000;
 /// Connections accepted in one round of the loop of one listener, so that a flood of them leaves time for others.
 pub const ACCEPTS: usize = 32;
 
