@@ -10,6 +10,7 @@ mod control; // the verbs that ask a daemon, against one made of a thread
 mod crash; // what survives a kill of client, leg, daemon, or two of them
 mod dirtymap; // the maps of dirtymap on files, in pipes, beside a running daemon
 mod documents; // man pages and completions against --help
+mod hostile; // hostile peers by the numbers of the checklist: clients, legs, floods
 mod interop; // the programs of others as clients and as legs
 mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg

@@ -58,6 +58,11 @@ impl Server {
         self.child.try_wait().expect("wait").is_none()
     }
 
+    /// How it ended by itself: its exit status, unless it still runs or was killed.
+    pub fn code(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("wait").and_then(|status| status.code())
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("kill");

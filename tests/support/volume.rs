@@ -42,6 +42,17 @@ impl<'d> Volume<'d> {
         wait_for("its port", Duration::from_secs(20), || std::net::TcpStream::connect(address).is_ok());
     }
 
+    /// Serves it on its socket and on a port of the loopback interface, as a configuration can say.
+    pub fn serve_both(&mut self, address: &str) {
+        let file = self.dir.path("volume.toml");
+        let text = format!("[volume.vol]\nlisten = ['{address}']\nunix = '{}'\n", self.socket.display());
+        std::fs::write(&file, text).expect("configuration");
+        let mut command = Command::new(bin("mirrord"));
+        command.env("MIRROR_STATE_DIR", self.dir.state()).args(["serve", "vol", "--config"]).arg(file);
+        let log = self.dir.path("mirrord.log");
+        self.server = Some(Server::start_on(&mut command, &log, &self.socket));
+    }
+
     /// Where clients connect to.
     pub fn uri(&self) -> String {
         format!("nbd+unix:///vol?socket={}", self.socket.display())

@@ -60,28 +60,33 @@ pub const KEEPALIVE: (u64, u64, u32) = (15, 5, 3);
 /// Longest wait, in milliseconds, for another process that is just opening a listener in the same directory.
 pub const LISTEN_WAIT_MS: u64 = 2_000;
 
-/// Most client connections of one volume.
+/// Most client connections of one volume. When all are taken, a new one takes the place of the oldest whose
+/// handshake is not over.
 pub const CLIENTS: usize = 256;
 /// Most requests in flight for one client connection; past it its socket is not read.
 pub const CLIENT_REQUESTS: usize = 256;
 /// Most bytes of payload in flight for one client connection; past it its socket is not read. Two of the
 /// largest requests.
 pub const CLIENT_BYTES: usize = 2 * NBD_PAYLOAD as usize;
-/// Most bytes of payload in flight for the whole volume; past it no client socket is read.
+/// Most bytes of payload in flight for the whole volume, replies that were not read included. A client gets no more
+/// than it leaves to all others, so that a few that never read cannot take everything.
 pub const VOLUME_BYTES: usize = 128 << 20;
-/// What each client may have in flight even where others have used up the volume's room: one that does not read
-/// its replies must not stop the others.
-pub const CLIENT_SHARE_REQUESTS: usize = 16;
-/// See above; one request may go past it.
-pub const CLIENT_SHARE_BYTES: usize = 1 << 20;
-/// Where the volume has no room left, a client that has taken nothing of its replies for so long is dropped, in
-/// milliseconds.
-pub const CLIENT_STUCK_MS: u64 = 10_000;
-/// Most requests in flight for the whole volume: the set of ranges in flight is searched from end to end.
+/// Most requests under way in the whole volume: the set of ranges in flight is searched from end to end.
 pub const VOLUME_REQUESTS: usize = 1024;
+/// Bytes of payload that each client may have in flight whatever others hold: all of them together stay small
+/// against [`VOLUME_BYTES`].
+pub const CLIENT_SHARE: usize = 128 << 10;
+/// Requests that each client may have in flight whatever others have.
+pub const CLIENT_SHARE_REQUESTS: usize = 16;
+/// A client that is owed bytes, or owes some, and neither takes nor sends any for so long, in milliseconds, is
+/// dropped if others wait for the room that it holds.
+pub const STANDSTILL_MS: u64 = 5_000;
+/// Connections accepted in one round of the loop of one listener, so that a flood of them leaves time for others.
+pub const ACCEPTS: usize = 32;
 
-/// Most bytes of payload buffers that are kept for the next request while nobody uses them.
-pub const POOL_IDLE: usize = 64 << 20;
+/// Most bytes of payload buffers that are kept for the next request while nobody uses them; with those in use
+/// under 256 MiB in all.
+pub const POOL_IDLE: usize = 32 << 20;
 
 /// Most bytes of one copy of a resync.
 pub const COPY_LEN: u64 = 1 << 20;

@@ -154,12 +154,21 @@ impl Drop for Remove {
     }
 }
 
-/// A stream that becomes readable at SIGTERM or SIGINT.
+/// The mask of ignored signals is the `SigIgn` of `/proc/self/status` (proc(5)); SIGHUP is its lowest bit.
+fn hangups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// A stream that becomes readable at SIGTERM, SIGINT, or SIGHUP: the end of a terminal is no reason for an unclean
+/// one. Whoever had SIGHUP ignored, as nohup(1) has, still does.
 fn signals() -> Result<UnixStream> {
     let fail = |e| Error::os(Class::Internal, "signals", "setting up their handling", e);
     let (ours, theirs) = UnixStream::pair().map_err(fail)?;
     ours.set_nonblocking(true).map_err(fail)?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+    let hangup = Some(signal_hook::consts::SIGHUP).filter(|_| !hangups_are_ignored());
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT].into_iter().chain(hangup) {
         let pipe = theirs.try_clone().map_err(fail)?;
         signal_hook::low_level::pipe::register(signal, pipe).map_err(fail)?;
     }

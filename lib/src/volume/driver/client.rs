@@ -2,7 +2,7 @@
 //! and a request counts until its reply has been sent.
 
 use super::buffers::{Pool, Slice};
-use super::input::{Input, Received};
+use super::input::{Incoming, Input, Received};
 use super::output::{Output, Sent};
 use crate::base::limits;
 use crate::nbd::server::{Exports, Handshake, Progress, Session, reply};
@@ -21,6 +21,12 @@ pub(super) struct Client {
     phase: Phase,
     /// In flight, and its bytes.
     charged: Charge,
+    /// What of it is for a request that has not come in full.
+    reserved: Option<u32>,
+    /// Its next request waits for room that others take.
+    kept_out: bool,
+    /// Bytes sent and received when somebody last looked, and when they changed.
+    moved: (u64, u64),
     /// Where in the stream the reply to a request ends, and what it was charged.
     ends: VecDeque<(u64, u32)>,
     /// No request is read any more; it is closed when everything is answered and sent.
@@ -29,8 +35,6 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// The socket takes no more for now.
     blocked: bool,
-    /// When the socket last took something.
-    progress_ms: u64,
     /// Queued for sending in this round.
     pub(super) touched: bool,
     /// What epoll was asked for.
@@ -54,26 +58,37 @@ pub(super) struct Charge {
 
 impl Charge {
     /// Adds one request.
-    pub(super) fn add(&mut self, bytes: u32) {
+    fn add(&mut self, bytes: u32) {
         self.requests += 1;
         self.bytes += bytes as usize;
     }
 
     /// Takes away what has been answered.
-    pub(super) fn settle(&mut self, other: Self) {
+    fn settle(&mut self, other: Self) {
         self.requests = self.requests.saturating_sub(other.requests);
         self.bytes = self.bytes.saturating_sub(other.bytes);
     }
 
-    /// Takes away one request.
-    pub(super) fn settle_one(&mut self, bytes: u32) {
-        self.settle(Self { requests: 1, bytes: bytes as usize });
+    /// Whether a client that has this in flight may have so many bytes more while `totals` are in flight.
+    fn room(&self, totals: &Self, cost: u32) -> Room {
+        let own = self.bytes + cost as usize;
+        if self.requests >= limits::CLIENT_REQUESTS || own > limits::CLIENT_BYTES {
+            return Room::Full;
+        }
+        let turn = totals.requests < limits::VOLUME_REQUESTS || self.requests < limits::CLIENT_SHARE_REQUESTS;
+        let left = limits::VOLUME_BYTES.saturating_sub(totals.bytes + cost as usize);
+        if turn && own <= left.max(limits::CLIENT_SHARE) { Room::Enough } else { Room::TakenByOthers }
     }
+}
 
-    /// Whether another request may be read.
-    pub(super) const fn within(&self, requests: usize, bytes: usize) -> bool {
-        self.requests < requests && self.bytes < bytes
-    }
+/// What there is for another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// The client has as much in flight as one may.
+    Full,
+    /// All clients together have.
+    TakenByOthers,
 }
 
 /// A request on its way through the volume.
@@ -85,20 +100,8 @@ pub(super) struct Pending {
     pub(super) request: Request,
     /// What a write brought.
     pub(super) payload: Option<Slice>,
-}
-
-impl Pending {
-    /// What it counts against the limits.
-    pub(super) const fn charge(&self) -> u32 {
-        charge_of(&self.request)
-    }
-}
-
-const fn charge_of(request: &Request) -> u32 {
-    match request.command {
-        Command::Read | Command::Write => request.length,
-        _ => 0,
-    }
+    /// What it counts against the limits, until its reply was sent.
+    pub(super) charge: u32,
 }
 
 /// How a request ended.
@@ -127,11 +130,13 @@ impl Client {
             out,
             phase: Phase::Handshake { machine: Box::new(machine), deadline_ms },
             charged: Charge::default(),
+            reserved: None,
+            kept_out: false,
+            moved: (0, now_ms),
             ends: VecDeque::new(),
             ending: false,
             stalled: false,
             blocked: false,
-            progress_ms: now_ms,
             touched: false,
             interest: EventFlags::empty(),
         }
@@ -173,36 +178,51 @@ impl Client {
         received
     }
 
-    /// The next request that has come in full.
-    pub(super) fn next(&mut self) -> Option<super::input::Incoming> {
-        match &self.phase {
-            Phase::Open(session) if !self.ending => self.input.next(session),
-            _ => None,
+    /// The next request that has come in full, and what it was charged, here and in the bytes of `totals`.
+    pub(super) fn next(&mut self, totals: &mut Charge) -> Option<(Incoming, u32)> {
+        let Phase::Open(session) = &self.phase else { return None };
+        if self.ending {
+            return None;
         }
+        let (charged, reserved, kept_out) = (&mut self.charged, &mut self.reserved, &mut self.kept_out);
+        let incoming = self.input.next(session, |cost| {
+            let room = charged.room(totals, cost);
+            *kept_out = room == Room::TakenByOthers;
+            if room == Room::Enough {
+                charged.add(cost);
+                totals.bytes += cost as usize;
+                *reserved = Some(cost);
+            }
+            room == Room::Enough
+        })?;
+        Some((incoming, self.reserved.take().unwrap_or(0)))
     }
 
-    /// Whether another request is let in: by its own limits, and where the volume has no room, by the share
-    /// that it has whatever the others do.
-    pub(super) fn may_ask(&self, room: bool) -> bool {
-        if room {
-            self.charged.within(limits::CLIENT_REQUESTS, limits::CLIENT_BYTES)
-        } else {
-            self.charged.within(limits::CLIENT_SHARE_REQUESTS, limits::CLIENT_SHARE_BYTES)
+    /// Whether it holds up others that wait for room: it has more than its share, and no byte of it moved for
+    /// long. To be asked now and then.
+    pub(super) fn stands_still(&mut self, now_ms: u64) -> bool {
+        let bytes = self.out.sent() + self.input.received();
+        if bytes != self.moved.0 || (self.out.is_empty() && self.reserved.is_none()) {
+            self.moved = (bytes, now_ms);
         }
+        self.charged.bytes > limits::CLIENT_SHARE && now_ms > self.moved.1 + limits::STANDSTILL_MS
     }
 
-    /// Whether it has taken nothing of what waits for it for long.
-    pub(super) const fn is_stuck(&self, now_ms: u64) -> bool {
-        self.blocked && now_ms > self.progress_ms + limits::CLIENT_STUCK_MS
+    /// Whether its next request waits for room that others take.
+    pub(super) const fn is_kept_out(&self) -> bool {
+        self.stalled && self.kept_out
     }
 
-    /// A request is in flight from now on.
-    pub(super) fn charge(&mut self, request: &Request) {
-        self.charged.add(charge_of(request));
+    /// Since when its handshake has been under way, in the order of such moments; `None` if it is over.
+    pub(super) fn half_open_since(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Handshake { deadline_ms, .. } => Some(deadline_ms),
+            Phase::Open(_) => None,
+        }
     }
 
     /// Answers a request that was charged.
-    pub(super) fn answer(&mut self, request: &Request, outcome: Outcome) {
+    pub(super) fn answer(&mut self, request: &Request, charge: u32, outcome: Outcome) {
         let structured = self.session().is_some_and(|s| s.structured);
         let cookie = request.cookie;
         match outcome {
@@ -225,7 +245,7 @@ impl Client {
                 self.out.head(|out| reply::error(out, structured, cookie, errno, Some(errno.text())));
             }
         }
-        self.ends.push_back((self.out.queued(), charge_of(request)));
+        self.ends.push_back((self.out.queued(), charge));
     }
 
     /// No request is read any more; what is in flight is answered first.
@@ -235,18 +255,15 @@ impl Client {
 
     /// Whether it can be closed without taking anything from anybody.
     pub(super) fn is_over(&self) -> bool {
-        self.ending && self.charged.requests == 0 && self.out.is_empty()
+        // What has not come in full never will.
+        self.ending && self.charged.requests == usize::from(self.reserved.is_some()) && self.out.is_empty()
     }
 
-    /// Sends what waits. `None`: the other side is gone. Otherwise what is in flight no more.
-    pub(super) fn flush(&mut self, now_ms: u64) -> Option<Charge> {
-        let before = self.out.sent();
+    /// Sends what waits. `None`: the other side is gone. Otherwise the bytes that are in flight no more.
+    pub(super) fn flush(&mut self) -> Option<usize> {
         match self.out.flush(self.fd.as_fd()) {
             Sent::Broken => return None,
             sent => self.blocked = sent == Sent::Blocked,
-        }
-        if self.out.sent() > before || !self.blocked {
-            self.progress_ms = now_ms;
         }
         let mut settled = Charge::default();
         while let Some((end, bytes)) = self.ends.front().copied() {
@@ -257,14 +274,12 @@ impl Client {
             self.ends.pop_front();
         }
         self.charged.settle(settled);
-        Some(settled)
+        Some(settled.bytes)
     }
 
-    /// What was answered but never sent, when the connection is given up.
-    pub(super) fn unsent(&self) -> Charge {
-        let mut unsent = Charge::default();
-        self.ends.iter().for_each(|(_, bytes)| unsent.add(*bytes));
-        unsent
+    /// Bytes charged for what was answered but never sent, or never came in full, when the connection is given up.
+    pub(super) fn unsent(&self) -> usize {
+        self.ends.iter().map(|(_, bytes)| *bytes).chain(self.reserved).map(|bytes| bytes as usize).sum()
     }
 
     /// What epoll should wait for, if that is not what it was told last.

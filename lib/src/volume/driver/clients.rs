@@ -6,7 +6,7 @@ use super::input::{Incoming, Received};
 use super::{Driver, LISTENER};
 use crate::base::{ByteRange, limits};
 use crate::device::Extent;
-use crate::nbd::{Command, CommandFlags, Errno, Request};
+use crate::nbd::{Command, CommandFlags, Errno};
 use crate::transport;
 use crate::volume::core::{Answer, Ask, Event, Fault};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -37,10 +37,18 @@ impl Driver<'_> {
     }
 
     pub(super) fn accept_clients(&mut self, listener: usize) {
-        while self.clients.len() < limits::CLIENTS {
+        for _ in 0..limits::ACCEPTS {
+            let full = self.clients.len() >= limits::CLIENTS;
+            let oldest = if full { self.oldest_half_open() } else { None };
+            if full && oldest.is_none() {
+                return self.listen(false);
+            }
             let Some(listener) = self.listeners.get(listener) else { return };
             match transport::accept(listener) {
                 Ok(Some((fd, _))) => {
+                    if let Some(oldest) = oldest {
+                        self.drop_client(oldest);
+                    }
                     let client = Client::new(fd, &self.pool, self.now_ms());
                     let key = self.clients.insert(client);
                     let Some(client) = self.clients.get_mut(key) else { return };
@@ -56,7 +64,13 @@ impl Driver<'_> {
                 Err(_) => return self.listen(false),
             }
         }
-        self.listen(false);
+    }
+
+    /// The connection that takes longest over its handshake: one that only knocks must not keep others out.
+    fn oldest_half_open(&self) -> Option<u64> {
+        let half_open =
+            self.clients.iter().filter_map(|(key, c)| c.half_open_since().map(|since| (since, key)));
+        half_open.min().map(|(_, key)| key)
     }
 
     pub(super) fn client_ready(&mut self, key: u64, flags: EventFlags) {
@@ -102,7 +116,14 @@ impl Driver<'_> {
             if handshake {
                 self.touch(key);
             }
-            let hot = self.take_requests(key);
+            let (hot, full) = self.take_requests(key);
+            if full {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.stalled = true;
+                }
+                self.stalled.push_back(key);
+                return self.touch(key);
+            }
             let more = self.clients.get(key).is_some_and(|c| c.input.is_filling());
             if hot || !more {
                 return;
@@ -110,38 +131,31 @@ impl Driver<'_> {
         }
     }
 
-    /// Takes the requests that have come, as far as the limits allow. Says whether a large payload is among them.
-    fn take_requests(&mut self, key: u64) -> bool {
+    /// Takes the requests that have come, as far as the limits allow. Says whether a large payload is among them,
+    /// and whether one is left that waits for room.
+    fn take_requests(&mut self, key: u64) -> (bool, bool) {
         let mut hot = false;
         loop {
-            let room = self.has_room();
-            let Some(client) = self.clients.get_mut(key) else { return hot };
-            if client.session().is_none() {
-                return hot;
-            }
-            if !client.may_ask(room) {
-                if !client.stalled {
-                    client.stalled = true;
-                    self.stalled.push(key);
-                    self.touch(key);
-                }
-                return hot;
-            }
-            let Some(incoming) = client.next() else { return hot };
+            let Some(client) = self.clients.get_mut(key) else { return (hot, false) };
+            let Some((incoming, charge)) = client.next(&mut self.totals) else { return (hot, false) };
             match incoming {
+                Incoming::NoRoom => return (hot, true),
                 Incoming::Request(request, _) if request.command == Command::Disc => {
                     client.end();
                     self.touch(key);
-                    return hot;
+                    return (hot, false);
                 }
                 Incoming::Garbage => {
                     self.drop_client(key);
-                    return hot;
+                    return (hot, false);
                 }
-                Incoming::Refused(request, errno) => self.answer_now(key, &request, Outcome::Failed(errno)),
+                Incoming::Refused(request, errno) => {
+                    let pending = Pending { client: key, request, payload: None, charge };
+                    self.answer_now(&pending, Outcome::Failed(errno));
+                }
                 Incoming::Request(request, payload) => {
                     hot |= payload.is_some() && request.length >= HOT;
-                    self.admit(Pending { client: key, request, payload });
+                    self.admit(Pending { client: key, request, payload, charge });
                 }
             }
         }
@@ -150,13 +164,13 @@ impl Driver<'_> {
     fn admit(&mut self, pending: Pending) {
         let request = pending.request;
         if self.stopping {
-            return self.answer_now(pending.client, &request, Outcome::Failed(Errno::Shutdown));
+            return self.answer_now(&pending, Outcome::Failed(Errno::Shutdown));
         }
         let fua = request.flags.has(CommandFlags::FUA);
         let empty = request.length == 0;
         let ask = match request.command {
             Command::Flush => Ask::Flush,
-            _ if empty => return self.answer_now(pending.client, &request, Outcome::Done),
+            _ if empty => return self.answer_now(&pending, Outcome::Done),
             Command::Read => Ask::Read,
             Command::Write => Ask::Write { fua },
             Command::Trim => Ask::Zero { fua, no_hole: false, fast: false },
@@ -168,9 +182,9 @@ impl Driver<'_> {
             Command::BlockStatus if self.wants_allocation(pending.client) => Ask::Extents,
             Command::BlockStatus => {
                 let outcome = self.status_of(&pending, None);
-                return self.answer_now(pending.client, &request, outcome);
+                return self.answer_now(&pending, outcome);
             }
-            Command::Cache => return self.answer_now(pending.client, &request, Outcome::Done),
+            Command::Cache => return self.answer_now(&pending, Outcome::Done),
             Command::Disc | Command::Other(_) => return,
         };
         match request.command {
@@ -178,10 +192,7 @@ impl Driver<'_> {
             Command::Write => self.written_bytes += u64::from(request.length),
             _ => {}
         }
-        if let Some(client) = self.clients.get_mut(pending.client) {
-            client.charge(&request);
-        }
-        self.totals.add(pending.charge());
+        self.totals.requests += 1;
         let range = match ask {
             Ask::Flush => ByteRange::default(),
             _ => ByteRange { offset: request.offset, len: u64::from(request.length) },
@@ -190,20 +201,22 @@ impl Driver<'_> {
         self.events.push(Event::Client { token, ask, range });
     }
 
-    fn answer_now(&mut self, key: u64, request: &Request, outcome: Outcome) {
-        if let Some(client) = self.clients.get_mut(key) {
-            // Counted too: a client that does not read its replies must not fill the memory.
-            client.charge(request);
-            let charge = Pending { client: key, request: *request, payload: None }.charge();
-            self.totals.add(charge);
-            client.answer(request, outcome);
-            self.touch(key);
+    /// Answers without the core.
+    fn answer_now(&mut self, pending: &Pending, outcome: Outcome) {
+        match self.clients.get_mut(pending.client) {
+            Some(client) => {
+                client.answer(&pending.request, pending.charge, outcome);
+                self.touch(pending.client);
+            }
+            None => self.totals.bytes -= pending.charge as usize,
         }
     }
 
     /// What the core says to a client.
     pub(super) fn reply(&mut self, token: u64, answer: Answer) {
         let Some(pending) = self.requests.remove(token) else { return };
+        // Its bytes are in flight until they were sent; its turn is over, or clients that never read would keep it.
+        self.totals.requests -= 1;
         let status = pending.request.command == Command::BlockStatus;
         let outcome = match answer {
             Answer::Data(io) if status => {
@@ -218,13 +231,7 @@ impl Driver<'_> {
             Answer::Done => Outcome::Done,
             Answer::Failed(fault) => Outcome::Failed(errno(fault)),
         };
-        match self.clients.get_mut(pending.client) {
-            Some(client) => {
-                client.answer(&pending.request, outcome);
-                self.touch(pending.client);
-            }
-            None => self.totals.settle_one(pending.charge()),
-        }
+        self.answer_now(&pending, outcome);
     }
 
     fn wants_allocation(&self, key: u64) -> bool {
@@ -241,13 +248,14 @@ impl Driver<'_> {
         let Some(session) = self.clients.get(pending.client).and_then(Client::session) else {
             return Outcome::Failed(Errno::Io);
         };
+        let cut = exports::Cut { range, most, unit: session.info.min_block };
         let contexts = session.contexts.iter().map(|(id, name)| {
             let extents = if name == exports::ALLOCATION {
-                exports::allocation(found, range, most)
+                exports::allocation(found, cut)
             } else {
                 let leg = self.legs.iter().position(|leg| exports::is_dirty_of(name, &leg.spec.name));
                 let runs = leg.map(|leg| self.core.dirty_extents(leg, range, most)).unwrap_or_default();
-                exports::dirty(&runs, range, most)
+                exports::dirty(&runs, cut)
             };
             (*id, extents)
         });
@@ -266,16 +274,15 @@ impl Driver<'_> {
 
     /// Sends replies; then requests that waited for room are taken.
     pub(super) fn flush_clients(&mut self) {
-        let now_ms = self.now_ms();
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             client.touched = false;
-            let Some(settled) = client.flush(now_ms) else {
+            let Some(settled) = client.flush() else {
                 self.drop_client(key);
                 continue;
             };
-            self.totals.settle(settled);
+            self.totals.bytes -= settled;
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.is_over() {
                 self.drop_client(key);
@@ -289,24 +296,17 @@ impl Driver<'_> {
         self.unstall();
     }
 
-    /// Whether the volume has room for more than its clients' guaranteed shares.
-    fn has_room(&self) -> bool {
-        self.totals.within(limits::VOLUME_REQUESTS, limits::VOLUME_BYTES)
-    }
-
     fn unstall(&mut self) {
-        if self.stalled.is_empty() {
-            return;
-        }
-        let room = self.has_room();
-        for key in std::mem::take(&mut self.stalled) {
+        // Those that were served go behind those that were not.
+        for _ in 0..self.stalled.len() {
+            let Some(key) = self.stalled.pop_front() else { break };
+            let (_, full) = self.take_requests(key);
             let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.may_ask(room) {
-                client.stalled = false;
-                self.touch(key);
-                self.take_requests(key);
+            client.stalled = full;
+            if full {
+                self.stalled.push_back(key);
             } else {
-                self.stalled.push(key);
+                self.touch(key);
             }
         }
         // Their interest is told to epoll at the end of the next step.
@@ -318,7 +318,7 @@ impl Driver<'_> {
     /// Closes a connection. Requests in flight finish; their replies are dropped.
     pub(super) fn drop_client(&mut self, key: u64) {
         if let Some(client) = self.clients.remove(key) {
-            self.totals.settle(client.unsent());
+            self.totals.bytes -= client.unsent();
             if self.serving && !self.stopping {
                 self.listen(true);
             }
@@ -326,11 +326,10 @@ impl Driver<'_> {
     }
 
     pub(super) fn sweep_clients(&mut self, now_ms: u64) {
-        let room = self.has_room();
+        let pressed = self.clients.iter().any(|(_, client)| client.is_kept_out());
         for key in self.clients.keys() {
-            // Who takes no replies may do so, as long as there is room for the others.
-            let hog = |client: &Client| !room && client.is_stuck(now_ms);
-            if self.clients.get(key).is_some_and(|client| client.is_late(now_ms) || hog(client)) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.stands_still(now_ms) && pressed || client.is_late(now_ms) {
                 self.drop_client(key);
             }
         }

@@ -102,32 +102,62 @@ pub(super) fn is_dirty_of(context: &str, leg: &Name) -> bool {
     context.strip_prefix(DIRTY).is_some_and(|name| name == leg.as_str())
 }
 
-/// The extents of `base:allocation`: what was found, cut to the request; one of data if nothing was.
-pub(super) fn allocation(found: Option<&[Extent]>, range: ByteRange, most: usize) -> Vec<(u32, u32)> {
+/// What extents are cut to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// The request; begins with a unit.
+    pub(super) range: ByteRange,
+    /// Most extents.
+    pub(super) most: usize,
+    /// The smallest unit of the export: where an extent ends the client must be able to go on.
+    pub(super) unit: u32,
+}
+
+/// The extents of `base:allocation`: what was found, cut to the request; one of data if nothing was. A unit that
+/// is partly data is data.
+pub(super) fn allocation(found: Option<&[Extent]>, cut: Cut) -> Vec<(u32, u32)> {
     let found = found.unwrap_or_default().iter().map(|e| (e.len, if e.hole { HOLE } else { 0 }));
-    cut(found, range, most)
+    cut.cut(found, 0)
 }
 
-/// The extents of what a leg misses.
-pub(super) fn dirty(runs: &[(u64, bool)], range: ByteRange, most: usize) -> Vec<(u32, u32)> {
-    cut(runs.iter().map(|&(len, dirty)| (len, if dirty { IS_DIRTY } else { 0 })), range, most)
+/// The extents of what a leg misses. A unit that is partly missing is missing.
+pub(super) fn dirty(runs: &[(u64, bool)], cut: Cut) -> Vec<(u32, u32)> {
+    cut.cut(runs.iter().map(|&(len, dirty)| (len, if dirty { IS_DIRTY } else { 0 })), IS_DIRTY)
 }
 
-/// At most `most` extents, none empty, none past the request, at least one.
-fn cut(extents: impl Iterator<Item = (u64, u32)>, range: ByteRange, most: usize) -> Vec<(u32, u32)> {
-    let mut left = range.len;
-    let mut kept = Vec::new();
-    for (len, status) in extents.take(most) {
-        let len = len.min(left);
-        if len > 0 {
-            kept.push((len as u32, status));
+impl Cut {
+    /// At least one extent, none empty, none past the request, all of whole units but the last of the export;
+    /// `wins` is the status of a unit that has two.
+    fn cut(self, extents: impl Iterator<Item = (u64, u32)>, wins: u32) -> Vec<(u32, u32)> {
+        let (whole, unit) = (self.range.len, u64::from(self.unit.max(1)));
+        let mut kept: Vec<(u32, u32)> = Vec::new();
+        // How far the extents go, and those that are kept.
+        let (mut end, mut until) = (0, 0);
+        for (len, status) in extents {
+            end = whole.min(end + len);
+            let to = match status == wins {
+                _ if end == whole => whole,
+                true => whole.min(end.next_multiple_of(unit)),
+                false => end - end % unit,
+            };
+            if to <= until {
+                continue;
+            }
+            let more = (to - until) as u32;
+            let room = kept.len() < self.most;
+            match kept.last_mut() {
+                Some((len, last)) if *last == status => *len += more,
+                _ if room => kept.push((more, status)),
+                _ => return kept,
+            }
+            until = to;
         }
-        left -= len;
+        if kept.is_empty() {
+            // Nothing is known, or less than a unit.
+            kept.push(if end == 0 { (whole as u32, 0) } else { (whole.min(unit) as u32, wins) });
+        }
+        kept
     }
-    if kept.is_empty() {
-        kept.push((range.len as u32, 0));
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -137,11 +167,39 @@ mod tests {
     #[test]
     fn extents_stay_inside_the_request_and_there_is_at_least_one() {
         let range = ByteRange { offset: 4096, len: 10_000 };
-        assert_eq!(allocation(None, range, 9), [(10_000, 0)]);
+        let nine = Cut { range, most: 9, unit: 1 };
+        let one = Cut { most: 1, ..nine };
+        assert_eq!(allocation(None, nine), [(10_000, 0)]);
         let found = [Extent { len: 4096, hole: true }, Extent { len: 1 << 40, hole: false }];
-        assert_eq!(allocation(Some(&found), range, 9), [(4096, 3), (5904, 0)]);
-        assert_eq!(allocation(Some(&found), range, 1), [(4096, 3)]);
-        assert_eq!(dirty(&[(0, true), (10, true), (20, false)], range, 9), [(10, 1), (20, 0)]);
-        assert_eq!(dirty(&[], range, 1), [(10_000, 0)]);
+        assert_eq!(allocation(Some(&found), nine), [(4096, 3), (5904, 0)]);
+        assert_eq!(allocation(Some(&found), one), [(4096, 3)]);
+        assert_eq!(dirty(&[(0, true), (10, true), (20, false)], nine), [(10, 1), (20, 0)]);
+        assert_eq!(dirty(&[], one), [(10_000, 0)]);
+    }
+
+    #[test]
+    fn s38_extents_are_whole_units_and_a_unit_with_two_statuses_has_the_safe_one() {
+        let cut = Cut { range: ByteRange { offset: 512, len: 3000 }, most: 9, unit: 512 };
+        let found = |runs: &[(u64, bool)]| -> Vec<Extent> {
+            runs.iter().map(|&(len, hole)| Extent { len, hole }).collect()
+        };
+        for (runs, expected) in [
+            (vec![(100, true), (1, false), (2899, true)], vec![(512, 0), (2488, 3)]),
+            (vec![(600, true), (1, false), (2399, true)], vec![(512, 3), (512, 0), (1976, 3)]),
+            (
+                vec![(512, true), (1, false), (1023, true), (1, false)],
+                vec![(512, 3), (512, 0), (512, 3), (512, 0)],
+            ),
+            (vec![(100, true)], vec![(512, 0)]),
+            (vec![(100, false)], vec![(512, 0)]),
+            (vec![(1000, true)], vec![(512, 3)]),
+            (vec![(2999, true), (9, false)], vec![(2560, 3), (440, 0)]),
+        ] {
+            assert_eq!(allocation(Some(&found(&runs)), cut), expected, "{runs:?}");
+            let dirty_runs: Vec<_> = runs.iter().map(|&(len, hole)| (len, !hole)).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|&(len, status)| (len, u32::from(status == 0))).collect();
+            assert_eq!(dirty(&dirty_runs, cut), expected, "{runs:?}");
+        }
     }
 }

@@ -2,8 +2,9 @@
 //! payload of a large one is received straight into a buffer of its own.
 
 use super::buffers::{Chunk, Pool, Slice};
+use crate::base::limits;
 use crate::nbd::server::{Session, check, payload_len, request::drainable};
-use crate::nbd::{Errno, Request};
+use crate::nbd::{Command, CommandFlags, Errno, Request};
 use rustix::io::{Errno as OsError, readv};
 use rustix::net::{RecvFlags, recv};
 use std::io::IoSliceMut;
@@ -34,9 +35,12 @@ pub(super) struct Input {
     filling: Option<Filling>,
     /// A payload that is thrown away, its length, and the request to refuse after it.
     draining: Option<(u64, Request, Errno)>,
+    /// A request for which there was no room, and what is wrong with it.
+    waiting: Option<(Request, Result<(), Errno>)>,
     /// What the last receive filled; decides the size of the next buffer.
     size: usize,
     lean: bool,
+    received: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(super) enum Incoming {
     Refused(Request, Errno),
     /// Bytes that cannot be a request: close.
     Garbage,
+    /// The header of a request has come for which there is no room now. Nothing is read until there is.
+    NoRoom,
 }
 
 /// How receiving went.
@@ -80,8 +86,10 @@ impl Input {
             head_len: 0,
             filling: None,
             draining: None,
+            waiting: None,
             size: SMALL,
             lean: false,
+            received: 0,
         }
     }
 
@@ -98,6 +106,11 @@ impl Input {
     /// Whether another receive may be asked for: everything was parsed.
     pub(super) fn is_hungry(&self) -> bool {
         self.start == self.end
+    }
+
+    /// Bytes received since the beginning.
+    pub(super) const fn received(&self) -> u64 {
+        self.received
     }
 
     /// Whether the rest of a payload is awaited: more is likely to be there already.
@@ -119,7 +132,10 @@ impl Input {
         };
         match result {
             Ok(0) => Received::End,
-            Ok(_) => Received::Some,
+            Ok(n) => {
+                self.received += n as u64;
+                Received::Some
+            }
             Err(OsError::AGAIN | OsError::INTR) => Received::Blocked,
             Err(_) => Received::End,
         }
@@ -162,8 +178,9 @@ impl Input {
         Ok(n)
     }
 
-    /// The next request that has come in full.
-    pub(super) fn next(&mut self, session: &Session) -> Option<Incoming> {
+    /// The next request that has come in full. Before memory is taken for one, `room` is asked, once: it gets the
+    /// bytes that the request and its reply take.
+    pub(super) fn next(&mut self, session: &Session, room: impl FnOnce(u32) -> bool) -> Option<Incoming> {
         if self.draining.is_some() {
             return self.drain();
         }
@@ -174,14 +191,24 @@ impl Input {
             let Filling { request, chunk, filled } = self.filling.take()?;
             return Some(Incoming::Request(request, Some(Chunk::into_slice(chunk, filled))));
         }
-        let header = self.header()?;
-        let Some(request) = Request::parse(&header) else { return Some(Incoming::Garbage) };
-        let payload = payload_len(&request);
-        if !drainable(&request) {
-            return Some(Incoming::Garbage);
+        let (request, legal) = if let Some(waiting) = self.waiting.take() {
+            waiting
+        } else {
+            let header = self.header()?;
+            let Some(request) = Request::parse(&header) else { return Some(Incoming::Garbage) };
+            if !drainable(&request) {
+                return Some(Incoming::Garbage);
+            }
+            (request, check(&request, session))
+        };
+        let cost = if legal.is_ok() { cost(&request, session) } else { 0 };
+        if request.command != Command::Disc && !room(cost) {
+            self.waiting = Some((request, legal));
+            return Some(Incoming::NoRoom);
         }
+        let payload = payload_len(&request);
         self.lean = payload >= u64::from(LEAN);
-        match check(&request, session) {
+        match legal {
             Err(errno) => {
                 self.lean = false;
                 self.draining = Some((payload, request, errno));
@@ -241,6 +268,17 @@ impl Input {
             return None;
         }
         Some(Incoming::Refused(request, errno))
+    }
+}
+
+/// Bytes that a legal request and its reply take: buffers are powers of two.
+fn cost(request: &Request, session: &Session) -> u32 {
+    match request.command {
+        Command::Read | Command::Write => request.length.next_power_of_two(),
+        Command::BlockStatus if !request.flags.has(CommandFlags::REQ_ONE) => {
+            8 * limits::NBD_EXTENTS as u32 * session.contexts.len() as u32
+        }
+        _ => 0,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
+use crate::nbd::TransmissionFlags;
 use crate::nbd::server::ExportInfo;
-use crate::nbd::{Command, CommandFlags, TransmissionFlags};
 use proptest::prelude::{any, proptest};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -47,14 +47,14 @@ fn run(bytes: &[u8], pieces: &[usize]) -> Vec<(Request, Option<Vec<u8>>, bool)> 
             turn += 1;
         }
         let received = input.receive(ours.as_fd());
-        while let Some(incoming) = input.next(&session()) {
+        while let Some(incoming) = input.next(&session(), |_| true) {
             match incoming {
                 Incoming::Request(r, data) => {
                     got.push((r, data.as_ref().map(|d| d.bytes().to_vec()), true));
                     held.extend(data);
                 }
                 Incoming::Refused(r, _) => got.push((r, None, false)),
-                Incoming::Garbage => panic!("garbage"),
+                Incoming::Garbage | Incoming::NoRoom => panic!("garbage"),
             }
         }
         assert!(input.is_hungry());
@@ -108,8 +108,27 @@ fn s27_a_wrong_magic_and_a_payload_too_large_to_drain_end_the_connection() {
         theirs.write_all(&bytes).expect("send");
         let mut input = Input::new(&Pool::new());
         assert_eq!(input.receive(ours.as_fd()), Received::Some);
-        assert!(matches!(input.next(&session()), Some(Incoming::Garbage)));
+        assert!(matches!(input.next(&session(), |_| true), Some(Incoming::Garbage)));
         drop(theirs);
         assert_eq!(input.receive(ours.as_fd()), Received::End);
     }
+}
+
+#[test]
+fn s28_a_payload_takes_no_memory_before_there_is_room_for_it() {
+    let (ours, mut theirs) = UnixStream::pair().expect("pair");
+    let data = vec![7; 4096];
+    theirs.write_all(&request(Command::Write, 1, 0, 32 << 20).encode()).expect("send");
+    theirs.write_all(&data).expect("send");
+    let mut input = Input::new(&Pool::new());
+    assert_eq!(input.receive(ours.as_fd()), Received::Some);
+    for _ in 0..2 {
+        let incoming = input.next(&session(), |cost| {
+            assert_eq!(cost, 32 << 20);
+            false
+        });
+        assert!(matches!(incoming, Some(Incoming::NoRoom)) && !input.is_filling());
+    }
+    assert!(input.next(&session(), |_| true).is_none() && input.is_filling());
+    assert!(input.next(&session(), |_| panic!("asked twice")).is_none());
 }

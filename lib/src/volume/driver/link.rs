@@ -1,7 +1,8 @@
-//! A connection to a remote leg that is up: requests are pipelined under cookies that are never used again,
-//! replies come in any order and also while requests are still being sent. What a read brings is received into
+//! A connection to a remote leg that is up: requests are pipelined under cookies that are never used again, on
+//! this connection or a later one, replies come in any order and also while requests are still being sent. What a read brings is received into
 //! the buffer from which it is sent on.
 
+use super::IoHasher;
 use super::buffers::{Chunk, Pool, Slice, ZERO_LEN};
 use super::output::{Output, Sent};
 use super::slab::Slab;
@@ -11,7 +12,8 @@ use crate::nbd::{Command, CommandFlags, Errno, Request, TransmissionFlags};
 use crate::volume::core::{Fault, IoId};
 use rustix::event::epoll::EventFlags;
 use rustix::io::{Errno as OsError, readv};
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -40,9 +42,9 @@ pub(super) struct Link {
     min_block: u64,
     parser: ReplyParser,
     ops: Slab<Op>,
-    /// Requests that were sent and not answered, by cookie, the first being `first_cookie`.
-    asked: VecDeque<Option<Asked>>,
-    first_cookie: u64,
+    /// Requests that were sent and not answered, by cookie. One that stays unanswered keeps nothing of others.
+    asked: HashMap<u64, Asked, BuildHasherDefault<IoHasher>>,
+    next_cookie: u64,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -111,8 +113,9 @@ pub(super) struct Ended {
 pub(super) const STRAY: IoId = IoId(u64::MAX);
 
 impl Link {
-    /// A link over a negotiated connection; `rest` came behind the handshake.
-    pub(super) fn new(fd: OwnedFd, info: &ServerInfo, rest: &[u8], pool: &Pool) -> Self {
+    /// A link over a negotiated connection; `rest` came behind the handshake. Cookies below `next_cookie` may be
+    /// known to the server from earlier connections.
+    pub(super) fn new(fd: OwnedFd, info: &ServerInfo, rest: &[u8], pool: &Pool, next_cookie: u64) -> Self {
         let mut buffer = vec![0; BUFFER];
         let end = rest.len().min(BUFFER);
         buffer[..end].copy_from_slice(&rest[..end]);
@@ -128,8 +131,8 @@ impl Link {
             min_block: u64::from(info.min_block.max(1)),
             parser: ReplyParser::new(info.structured),
             ops: Slab::default(),
-            asked: VecDeque::new(),
-            first_cookie: 1,
+            asked: HashMap::default(),
+            next_cookie,
             buffer,
             start: 0,
             end,
@@ -153,6 +156,11 @@ impl Link {
     /// See above.
     pub(super) const fn sent(&self) -> u64 {
         self.out.sent()
+    }
+
+    /// The first cookie that was not used.
+    pub(super) const fn next_cookie(&self) -> u64 {
+        self.next_cookie
     }
 
     /// Bytes of operations not ended, and bytes that wait to be sent.
@@ -249,18 +257,20 @@ impl Link {
                 }
                 What::Flush => (Command::Flush, CommandFlags::NONE),
             };
-            self.ask(command, flags, range);
-            self.asked.push_back(Some(Asked { op: key, expect }));
+            let cookie = self.ask(command, flags, range);
+            self.asked.insert(cookie, Asked { op: key, expect });
             if let Some(payload) = payload {
                 self.out.data(payload);
             }
         }
     }
 
-    fn ask(&mut self, command: Command, flags: CommandFlags, range: ByteRange) {
-        let cookie = self.first_cookie + self.asked.len() as u64;
+    fn ask(&mut self, command: Command, flags: CommandFlags, range: ByteRange) -> u64 {
+        let cookie = self.next_cookie;
+        self.next_cookie += 1;
         let request = Request { flags, command, cookie, offset: range.offset, length: range.len as u32 };
         self.out.head(|out| out.extend_from_slice(&request.encode()));
+        cookie
     }
 
     /// Sends what waits; `false`: the connection is lost.
@@ -343,9 +353,7 @@ impl Link {
     }
 
     fn reply(&mut self, reply: &Reply, ended: &mut Vec<Ended>) -> Result<()> {
-        let place = reply.cookie().checked_sub(self.first_cookie).map(|at| at as usize);
-        let asked = place.and_then(|at| self.asked.get_mut(at)).and_then(Option::as_mut);
-        let Some(asked) = asked else {
+        let Some(asked) = self.asked.get_mut(&reply.cookie()) else {
             if matches!(reply, Reply::Data { .. }) {
                 return Err(lost("the server answered a request that was not made"));
             }
@@ -374,7 +382,7 @@ impl Link {
         };
         let over = assembly != Assembly::More;
         if over {
-            self.forget(reply.cookie());
+            self.asked.remove(&reply.cookie());
         }
         match payload {
             Some((at, len, hole)) => self.take_payload(op, at, len, hole, over.then_some(assembly), ended),
@@ -382,17 +390,6 @@ impl Link {
             None => {}
         }
         Ok(())
-    }
-
-    /// A cookie that is answered, and all before it that are.
-    fn forget(&mut self, cookie: u64) {
-        if let Some(asked) = self.asked.get_mut((cookie - self.first_cookie) as usize) {
-            *asked = None;
-        }
-        while let Some(None) = self.asked.front() {
-            self.asked.pop_front();
-            self.first_cookie += 1;
-        }
     }
 
     /// Payload behind the header that was just parsed, or zeroes in its place.

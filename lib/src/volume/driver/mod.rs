@@ -34,7 +34,7 @@ use legs::Slot;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 use slab::Slab;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -102,7 +102,7 @@ enum Completion {
     Persisted { seq: u64, result: Result<()> },
 }
 
-/// I/O names are dense numbers; the table needs no better hash.
+/// I/O names and cookies are dense numbers of ours; their tables need no better hash.
 #[derive(Default)]
 struct IoHasher(u64);
 
@@ -147,11 +147,12 @@ struct Driver<'a> {
     listening: bool,
     clients: Slab<Client>,
     requests: Slab<Pending>,
+    /// Requests that the core has, and bytes of payload in flight.
     totals: Charge,
     /// Clients with something to send.
     touched: Vec<u64>,
     /// Clients whose requests wait for room.
-    stalled: Vec<u64>,
+    stalled: VecDeque<u64>,
     read_bytes: u64,
     written_bytes: u64,
 
@@ -227,7 +228,7 @@ impl<'a> Driver<'a> {
             requests: Slab::default(),
             totals: Charge::default(),
             touched: Vec::new(),
-            stalled: Vec::new(),
+            stalled: VecDeque::new(),
             read_bytes: 0,
             written_bytes: 0,
             legs,

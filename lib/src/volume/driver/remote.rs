@@ -24,6 +24,8 @@ pub(super) struct RemoteLeg {
     /// Bytes over the network of earlier connections.
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// Cookies below it were used on earlier connections: a late reply to one must not mean a newer request.
+    next_cookie: u64,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,15 @@ pub(super) struct Terms {
 impl RemoteLeg {
     /// A leg not connected.
     pub(super) fn new(uri: NbdUri, pool: &Pool) -> Self {
-        Self { uri, pool: pool.clone(), state: State::Idle, others: VecDeque::new(), received: 0, sent: 0 }
+        Self {
+            uri,
+            pool: pool.clone(),
+            state: State::Idle,
+            others: VecDeque::new(),
+            received: 0,
+            sent: 0,
+            next_cookie: 1,
+        }
     }
 
     /// The descriptor to wait for, if there is one.
@@ -165,7 +175,7 @@ impl RemoteLeg {
         if let Err(error) = check_terms(&info, terms) {
             return Step::Failed(error);
         }
-        self.state = State::Up(Box::new(Link::new(opening.fd, &info, &rest, &self.pool)));
+        self.state = State::Up(Box::new(Link::new(opening.fd, &info, &rest, &self.pool, self.next_cookie)));
         Step::Ready(info)
     }
 
@@ -174,6 +184,7 @@ impl RemoteLeg {
         if let State::Up(link) = &self.state {
             self.received += link.received();
             self.sent += link.sent();
+            self.next_cookie = link.next_cookie();
         }
         self.state = State::Idle;
     }

@@ -180,6 +180,7 @@ impl Driver<'_> {
         };
         if let Some(slot) = leg.and_then(|leg| self.legs.get_mut(leg)) {
             match note {
+                Note::Strays => slot.reason = Some(text.clone()),
                 Note::Left => slot.last_in_sync = Some(this_moment()),
                 Note::SyncDone => slot.last_in_sync = None,
                 _ => {}

@@ -1,0 +1,10 @@
+//! Hostile peers: the numbered cases of the checklist, S against our server, C against our client. Those that a
+//! parser alone can show are unit tests of `lib/src/nbd` under the same numbers; these are about the running daemon.
+
+mod bounds; // memory and other clients' patience while somebody floods, stalls or never reads
+mod fake; // an NBD server that lies as a script tells it
+mod leg; // C-cases: such a server is a leg
+mod leg_life; // C-cases: connections to it that end, come late, or come back as another
+mod raw; // an NBD client without scruples
+mod server; // S-cases: requests and replies
+mod server_life; // S-cases: handshakes, connections, signals
