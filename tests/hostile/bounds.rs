@@ -30,7 +30,7 @@ fn check(what: &str, seen: Seen) {
 fn watch<'d>(dir: &'d Dir, what: &str, attack: impl FnOnce(&Place<'d>) -> Vec<Raw>) {
     let mut place = Place::new(dir, SIZE);
     let attackers = attack(&place);
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_secs(1));
     check(what, place.is_fine());
     drop(attackers);
     wait_clients(&place.volume, 0);

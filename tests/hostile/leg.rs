@@ -62,6 +62,8 @@ impl<'d> Scene<'d> {
         if self.volume.leg("far", "disk-state") == "Failed" {
             self.volume.mirrord(&["leg", "attach", "vol", "far"]).expect(0);
         }
+        // Without the pause before the next attempt.
+        self.volume.mirrord(&["resync", "vol", "far"]);
         self.volume.wait_synced();
         assert_eq!(self.client.outcome(0, FLUSH, 0, 0, &[]), 0);
         let peak = peak(self.volume.server().pid());

@@ -338,7 +338,7 @@ fn c25_replies_that_race_with_their_deadline_complete_a_request_once() {
     });
     let start = Instant::now();
     let mut cookie = 0;
-    while start.elapsed() < Duration::from_secs(6) {
+    while start.elapsed() < Duration::from_secs(3) {
         cookie += 1;
         scene.client.send(&request(0, WRITE, cookie, cookie % 64 * 4096, 4096));
         scene.client.send(&vec![cookie as u8; 4096]);
@@ -357,12 +357,13 @@ type Held = Vec<(u64, Vec<u8>)>;
 #[test]
 fn c26_a_connection_lost_among_overlapping_writes_keeps_the_last_writer() {
     let dir = Dir::new();
-    let mut scene = Scene::new(&dir, true, ",retries=50");
+    let mut scene = Scene::new(&dir, true, ",timeout=1s,retries=50");
     let count = AtomicUsize::new(0);
     let held: Arc<Mutex<Held>> = Arc::default();
     let zombies = Arc::clone(&held);
     scene.fake.on_request(move |_, asked| {
-        if asked.command != WRITE {
+        // Copies are larger.
+        if asked.command != WRITE || asked.len != 16384 {
             return Ok(Turn::Honest);
         }
         match count.fetch_add(1, Ordering::SeqCst) % 40 {
@@ -374,7 +375,7 @@ fn c26_a_connection_lost_among_overlapping_writes_keeps_the_last_writer() {
         }
     });
     let mut last = vec![0u8; 256 << 10];
-    for round in 0..3u64 {
+    for round in 0..2u64 {
         let mut all = Vec::new();
         for i in 0..60u64 {
             let offset = (i * 7 + round) % 32 * 4096;
@@ -392,9 +393,9 @@ fn c26_a_connection_lost_among_overlapping_writes_keeps_the_last_writer() {
             scene.fake.image()[offset as usize..][..data.len()].copy_from_slice(&data);
         }
         assert!(scene.client.pread(0, 256 << 10) == last);
+        assert!(scene.volume.dirty("far") > 0, "the connection was lost");
+        scene.volume.wait_synced();
     }
-    scene.fake.be_honest();
-    scene.volume.wait_synced();
     assert!(scene.fake.image()[..256 << 10] == last[..]);
     scene.ends_well();
 }
@@ -485,7 +486,7 @@ fn c22_a_flush_without_answer_does_not_fill_the_memory_with_answered_writes() {
     }
     let start = Instant::now();
     let mut count = 0;
-    while start.elapsed() < Duration::from_secs(5) {
+    while start.elapsed() < Duration::from_secs(2) {
         writer.send(&batch);
         count += 200;
         for _ in 0..200 {
@@ -512,9 +513,9 @@ fn c27_a_leg_that_fails_right_after_each_handshake_is_not_connected_in_a_tight_l
     scene.fake.on_request(|peer, _| peer.send(&[0x55; 64]).map(|()| Turn::Close));
     scene.client.pwrite(0, &pattern(0, 65536));
     wait_for("it left", Duration::from_secs(10), || scene.volume.leg("far", "disk-state") != "UpToDate");
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(3));
     let tried = scene.fake.connections() - before;
-    assert!(tried <= 12, "{tried} connections in five seconds");
+    assert!(tried <= 10, "{tried} connections in three seconds");
     assert_eq!(scene.client.pread(0, 65536), pattern(0, 65536));
     scene.ends_well();
 }
