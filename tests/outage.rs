@@ -218,3 +218,22 @@ fn a_failed_read_is_answered_by_the_other_leg_and_repaired() {
     assert_eq!(volume.leg("far", "disk-state"), "UpToDate");
     assert!(volume.leg("near", "read").as_u64() >= Some(65536));
 }
+
+#[test]
+fn a_leg_that_takes_one_connection_at_a_time_is_left_and_reached_again() {
+    if !need(&["nbdkit", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let far = dir.image("far.img", 32 * MIB).display().to_string();
+    let _server = nbdkit(&dir, &dir.path("far.sock"), &["--filter=limit", "file", &far, "limit=1"]);
+    let mut volume = Volume::create(&dir, 32 * MIB, &[&near_leg(&dir), &far_leg(&dir)], &["--known-zero"]);
+    volume.serve(&[]);
+    volume.wait_synced();
+    volume.mirrord(&["leg", "detach", "vol", "far"]).expect(0);
+    write(&volume, &["write -P 5 2M 1M", "flush"]);
+    volume.mirrord(&["leg", "attach", "vol", "far"]).expect(0);
+    volume.wait_synced();
+    volume.stop();
+    assert_equal(&dir.path("near.img"), &dir.path("far.img"));
+}
