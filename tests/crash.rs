@@ -193,6 +193,10 @@ fn rounds(seed: u64, kills: &[Kill]) {
             }
             if kill.far {
                 scene.kill_far();
+                if !kill.daemon {
+                    // Back within the retry deadline, without what its cache held.
+                    scene.start_far();
+                }
             }
             if kill.daemon {
                 scene.volume.kill();
@@ -212,8 +216,6 @@ fn rounds(seed: u64, kills: &[Kill]) {
                 scene.start_far();
             }
             scene.volume.serve(&[]);
-        } else if scene.far.is_none() {
-            scene.start_far();
         }
         let mut client = connect(&scene.volume).expect("connect");
         check_cells(&mut client, &known);
