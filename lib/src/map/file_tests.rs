@@ -123,28 +123,3 @@ fn a_relabelled_map_is_believed_before_and_after_the_record_changes() {
     assert!(matches!(map.verify(&expect(1)), Belief::NotBelieved(Doubt::Generation { .. })));
     assert_eq!(map.verify(&next), Belief::Believed);
 }
-
-/// Not a test of speed, which a shared machine cannot give; `cargo test --release -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_mark() {
-    let dir = tempfile::tempdir().expect("dir");
-    let block = BlockSize::DEFAULT;
-    let big = Identity { size: block.bytes() << 20, ..identity() };
-    let mut map = MapFile::create(&dir.path().join("b"), &big, GENERATION, Fill::Clear).expect("create");
-    map.begin_use(&expect(1)).expect("begin");
-    let mut set = BlockSet::new(big.blocks());
-    let rounds = 20_000_000u32;
-    let at = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
-    for pass in 0..2 {
-        let start = std::time::Instant::now();
-        let new = (0..rounds).filter(|i| set.insert(at((*i).into()))).count();
-        let set_ns = start.elapsed().as_secs_f64() * 1e9 / f64::from(rounds);
-        let start = std::time::Instant::now();
-        for i in 0..rounds {
-            map.mark(at(i.into())..at(i.into()) + 1);
-        }
-        let map_ns = start.elapsed().as_secs_f64() * 1e9 / f64::from(rounds);
-        eprintln!("pass {pass}: insert {set_ns:.2} ns ({new} new), mark {map_ns:.2} ns");
-    }
-}
