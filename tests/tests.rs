@@ -18,3 +18,4 @@ mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod tidy; // floors, sizes, banned words
+mod trackers; // what changed since a moment: kept, shown, rotated under load and under kills
