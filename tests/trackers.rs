@@ -248,12 +248,10 @@ impl Copy {
         let code = dirtymap(dir, &["rotate", "vol:day", &name]).code;
         let whole = self.dir.join(&name).exists();
         assert!(code != 0 || whole, "rotate ended with 0 and made nothing");
-        while whole {
-            match self.copy(dir, volume, &name) {
-                Ok(()) => break,
-                // The daemon was killed: what the map names is copied when it is back.
-                Err(()) => std::thread::sleep(Duration::from_millis(20)),
-            }
+        let end = Instant::now() + Duration::from_secs(30);
+        while whole && self.copy(dir, volume, &name).is_err() {
+            assert!(Instant::now() < end, "the volume cannot be read");
+            std::thread::sleep(Duration::from_millis(20));
         }
         code == 0
     }
