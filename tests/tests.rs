@@ -7,6 +7,7 @@ mod cfor_log; // what changed in a tree, dumped and applied; what is refused
 mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
+mod corpus; // bytes thrown at every importer of maps
 mod crash; // what survives a kill of client, leg, daemon, or two of them
 mod dirtymap; // the maps of dirtymap on files, in pipes, beside a running daemon
 mod documents; // man pages and completions against --help

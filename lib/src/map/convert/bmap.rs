@@ -25,11 +25,10 @@ pub(super) fn import(input: &mut dyn BufRead, foreign: &mut Foreign) -> Result<(
                 "Range" => {
                     let (first, last) = text.split_once('-').unwrap_or((text, text));
                     let (first, last) = (number(first.trim())?, number(last.trim())?);
-                    let count = last.checked_sub(first).and_then(|n| n.checked_add(1));
-                    let (Some(count), Some(unit), Some(image)) = (count, unit, image) else {
+                    let (true, Some(unit), Some(image)) = (first <= last, unit, image) else {
                         return Err(bad("a range backwards, or before ImageSize and BlockSize"));
                     };
-                    let (start, end) = (first.checked_mul(unit), (first + count - 1).checked_mul(unit));
+                    let (start, end) = (first.checked_mul(unit), last.checked_mul(unit));
                     let (Some(start), Some(end)) = (start, end.filter(|end| *end < image)) else {
                         return Err(bad(&format!(
                             "the range {first}-{last} is past the {image} bytes of the image"

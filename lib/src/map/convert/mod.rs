@@ -14,6 +14,8 @@ pub mod list;
 pub mod nbdinfo;
 pub mod qemu;
 pub mod rbd;
+#[cfg(feature = "simulate")]
+pub mod target;
 mod text;
 pub mod thin_delta;
 mod xml;
@@ -192,7 +194,9 @@ pub fn import(format: Format, object: &str, input: Box<dyn Read + Send>, given: 
         Format::QemuMap => qemu::import(&mut text, true, &mut foreign),
         Format::QemuBitmap => qemu::import(&mut text, false, &mut foreign),
     };
-    done.map_err(|e| Error { message: format!("{object}: reading it: {}", e.message), ..e })?;
+    // What is wrong may be told in the input's own words.
+    let plain = |text: &str| text.replace(char::is_control, " ");
+    done.map_err(|e| Error { message: format!("{object}: reading it: {}", plain(&e.message)), ..e })?;
     foreign.into_source(object, given)
 }
 
