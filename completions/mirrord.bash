@@ -96,7 +96,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__create)
-            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --read-policy --quiet --help"
+            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --map-durability --read-policy --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -131,6 +131,10 @@ _mirrord() {
                     return 0
                     ;;
                 --map-block)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-durability)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -230,7 +234,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__serve)
-            opts="-q -h --config --ephemeral --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --read-policy --quiet --help"
+            opts="-q -h --config --ephemeral --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --map-durability --read-policy --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -261,6 +265,10 @@ _mirrord() {
                     return 0
                     ;;
                 --map-block)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-durability)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

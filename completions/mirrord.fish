@@ -44,6 +44,7 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l listen -d 'Li
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l map-durability -d 'What marks survive: process (a kill) or power (a power cut) [default: process]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -s n -l dry-run -d 'Check everything, print what would be made, change nothing'
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l json -d 'Print what was made as JSON'
@@ -59,6 +60,7 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l listen -d 'Lis
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-durability -d 'What marks survive: process (a kill) or power (a power cut) [default: process]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l ephemeral -d 'A throw-away mirror of the legs that are given: nothing is stored'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-equal -d 'All legs hold the same data already'

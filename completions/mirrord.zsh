@@ -40,6 +40,7 @@ _arguments "${_arguments_options[@]}" : \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
+'--map-durability=[What marks survive\: process (a kill) or power (a power cut) \[default\: process\]]:DURABILITY:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
 '-n[Check everything, print what would be made, change nothing]' \
 '--dry-run[Check everything, print what would be made, change nothing]' \
@@ -63,6 +64,7 @@ _arguments "${_arguments_options[@]}" : \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
+'--map-durability=[What marks survive\: process (a kill) or power (a power cut) \[default\: process\]]:DURABILITY:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
 '--ephemeral[A throw-away mirror of the legs that are given\: nothing is stored]' \
 '--known-equal[All legs hold the same data already]' \

@@ -169,7 +169,7 @@ fn check_config_says_nothing_when_it_is_right() {
     assert_eq!((out.stdout, out.stderr), (String::new(), String::new()));
     check("[volume.v]\nlisten-to = 1\n").fails("mirrord", 2, "line 2: unknown field `listen-to`");
     check(&format!("{leg}{leg}")).fails("mirrord", 2, "two legs have this name");
-    check("[volume.v]\nmap-durability = \"power\"\n").fails("mirrord", 2, "line 2");
+    check("[volume.v]\nmap-durability = \"disk\"\n").fails("mirrord", 2, "line 2");
     std::fs::remove_file(&file).expect("rm");
     let path = file.to_str().expect("path");
     dir.mirrord(&["check-config", path]).run().fails("mirrord", 5, "No such file");

@@ -137,6 +137,48 @@ fn done_trackers_are_kept_over_a_stop_and_a_kill_and_doubted_after_a_power_cut()
     assert!(log.contains("tracker day: widened by 16646144 bytes"), "{log}");
 }
 
+#[test]
+fn done_maps_with_durability_power_are_believed_after_a_power_cut() {
+    let dir = Dir::new();
+    let (a, b) = (dir.image("a.img", SIZE), dir.image("b.img", SIZE));
+    let leg = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let options = ["--known-zero", "--map-durability", "power"];
+    let mut volume = Volume::create(&dir, SIZE, &[&leg("a", &a), &leg("b", &b)], &options);
+    volume.serve(&[]);
+    assert_eq!(volume.status()["map-durability"], "power");
+    volume.mirrord(&["tracker", "add", "vol", "day"]).expect(0);
+    write(&volume, 70 * BLOCK, 10);
+    assert_eq!(list(&dir, "vol:day"), format!("{} {BLOCK}\n", 70 * BLOCK), "exact in memory");
+    volume.kill();
+    // What stands on disk is the whole run of 64 blocks, and nothing else.
+    for name in ["day.tracker", "a.map", "b.map"] {
+        let map = dir.state().join("vol").join(name);
+        assert_eq!(
+            list(&dir, map.to_str().expect("path")),
+            format!("{} {}\n", 64 * BLOCK, 64 * BLOCK),
+            "{name}"
+        );
+        forget_boot(&map);
+    }
+    volume.serve(&[]);
+    assert_eq!(list(&dir, "vol:day"), format!("{} {}\n", 64 * BLOCK, 64 * BLOCK));
+    let log = volume.server().log();
+    assert!(!log.contains("widened"), "{log}");
+    volume.wait_synced();
+    volume.stop();
+    assert_equal(&a, &b);
+    // A clean stop leaves the exact words of the legs; that of the tracker is of what it was given.
+    for name in ["a.map", "b.map"] {
+        let map = dir.state().join("vol").join(name);
+        assert_eq!(list(&dir, map.to_str().expect("path")), "", "{name}");
+    }
+    // The same volume, the other way.
+    volume.serve(&["--map-durability", "process"]);
+    assert_eq!(volume.status()["map-durability"], "process");
+    write(&volume, 0, 10);
+    volume.stop();
+}
+
 /// Gives the header of a map another boot.
 fn forget_boot(path: &Path) {
     use mirror::map::format::{HEADER_LEN, Header};
@@ -220,7 +262,7 @@ fn marks_that_were_taken_go_back_with_the_connection_but_for_what_was_copied() {
     // And whatever may have been lost in the kill.
     assert!(list(&dir, "vol:day").starts_with("0 "), "{}", list(&dir, "vol:day"));
     // Blocks that are still to be written in place again would stay in the tracker.
-    wait_for("the blocks to be settled", Duration::from_secs(10), || volume.leg("a", "rewrite") == 0);
+    volume.wait_synced();
     let mut taken = take().expect("take");
     assert!(taken.marks().expect("marks").words[0] & 0b1001 == 0b1001);
     taken.confirm().expect("confirm");
@@ -270,10 +312,11 @@ impl Copy {
     }
 }
 
-/// How long the load runs: some seconds, or `MIRROR_SOAK_SECONDS`.
+/// How long the load runs: some seconds, or `MIRROR_SOAK` (`60s`).
 fn soak(usual: u64) -> Duration {
-    let asked = std::env::var("MIRROR_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(asked.unwrap_or(usual))
+    std::env::var("MIRROR_SOAK").map_or(Duration::from_secs(usual), |text| {
+        Duration::from_millis(mirror::base::units::parse_duration_ms(&text).expect("MIRROR_SOAK"))
+    })
 }
 
 #[test]

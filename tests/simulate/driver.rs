@@ -2,7 +2,7 @@
 
 use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, Moment};
-use crate::state::{Check, Entry, Pending};
+use crate::state::{Check, Entry, MapFile, Pending};
 use crate::world::World;
 use mirror::base::ByteRange;
 use mirror::volume::core::{Action, Ask, Event, IoId, LegRecord, Note, Source};
@@ -18,8 +18,10 @@ impl World<'_> {
                     map.told[block as usize] = true;
                     map.late.retain(|b| *b != block);
                 }
+                map.changed();
             }
             Action::Clear { leg, blocks } => self.clear(*leg, blocks.clone()),
+            Action::SyncMaps { seq, .. } => self.sync_maps(*seq)?,
             Action::TrackerMark { blocks, .. } => self.tracker_mark(blocks.clone()),
             Action::TrackerTidy { .. } => self.tracker_tidy(),
             Action::Read { leg, io, range } | Action::Extents { leg, io, range } => {
@@ -152,6 +154,42 @@ impl World<'_> {
             }
             _ => self.maps[leg].bits[blocks.start as usize..blocks.end as usize].fill(false),
         }
+        self.maps[leg].changed();
+    }
+
+    /// All maps are synced: those of the legs, and last the tracker's.
+    fn map_marks(&self) -> Vec<Vec<usize>> {
+        self.maps.iter().chain([&self.tracked.map]).map(MapFile::mark_of).collect()
+    }
+
+    fn all_synced(&mut self, marks: &[Vec<usize>]) {
+        for (map, mark) in self.maps.iter_mut().chain([&mut self.tracked.map]).zip(marks) {
+            map.synced(mark);
+        }
+    }
+
+    fn sync_maps(&mut self, seq: u64) -> Check {
+        if self.syncing.is_some() {
+            return Err(self.violation("api", "two syncs of maps at once".to_owned()));
+        }
+        self.syncing = Some((seq, self.map_marks()));
+        let slow = if self.map_chance.chance(100) { 60 } else { 8 };
+        let when = self.now + self.map_chance.below(slow);
+        self.at(when, Entry::MapsSynced(seq, self.incarnation));
+        Ok(())
+    }
+
+    /// A sync ends; one that fails has made anything durable, or nothing.
+    pub fn maps_synced(&mut self, seq: u64, incarnation: u32) {
+        if incarnation != self.incarnation || self.core.is_none() {
+            return;
+        }
+        let Some((_, marks)) = self.syncing.take_if(|(of, _)| *of == seq) else { return };
+        let ok = self.now >= self.bad_maps_until;
+        if ok || self.map_chance.chance(300) {
+            self.all_synced(&marks);
+        }
+        self.inbox.push(Event::MapsSynced { seq, ok });
     }
 
     /// Clears that came late take effect.
@@ -160,12 +198,12 @@ impl World<'_> {
         for block in map.late.drain(..) {
             map.bits[block as usize] = false;
         }
+        map.changed();
     }
 
     /// Whether a cell is marked in a leg's map as the next start would believe it.
     pub fn marked(&self, leg: usize, cell: usize) -> bool {
-        let map = &self.maps[leg];
-        map.bits[cell / BLOCK_CELLS] || (!map.clean && map.boot != self.boot)
+        self.maps[leg].has(cell / BLOCK_CELLS, self.boot)
     }
 
     /// Legs that are in sync on disk.
@@ -189,7 +227,8 @@ impl World<'_> {
                 }
             }
         }
-        self.pending = Some(Pending { seq, legs: legs.to_vec(), mint, executed: false });
+        self.pending =
+            Some(Pending { seq, legs: legs.to_vec(), mint, executed: false, maps: self.map_marks() });
         let slow = if self.random.chance(100) { 60 } else { 8 };
         let when = self.now + self.random.below(slow);
         self.at(when, Entry::PersistExecute(seq, self.incarnation));
@@ -213,6 +252,8 @@ impl World<'_> {
 
     /// The state that is on its way replaces the one on the disk.
     pub fn persist_now(&mut self) {
+        let Some(maps) = self.pending.as_ref().map(|pending| pending.maps.clone()) else { return };
+        self.all_synced(&maps);
         let Some(pending) = &mut self.pending else { return };
         pending.executed = true;
         let disk = &mut self.disk;

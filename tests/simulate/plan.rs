@@ -3,7 +3,7 @@
 
 use crate::profile::Profile;
 use crate::random::Random;
-use mirror::volume::core::{Ask, Caps, Command, ReadPolicy, ReadWish};
+use mirror::volume::core::{Ask, Caps, Command, Power, ReadPolicy, ReadWish};
 
 /// Bytes of one cell: what a disk writes whole, in the model.
 pub const CELL: u64 = 1024;
@@ -42,6 +42,8 @@ pub struct Setup {
     pub policy: ReadPolicy,
     /// Hold time.
     pub hold_ms: u64,
+    /// Durability `power`.
+    pub power: Option<Power>,
     /// Client connections.
     pub connections: usize,
     /// Requests in flight on each.
@@ -140,6 +142,11 @@ pub enum Trouble {
         /// How many.
         count: u64,
     },
+    /// Maps cannot be synced.
+    BadMaps {
+        /// How long.
+        for_ms: u64,
+    },
     /// Somebody takes the marks of the tracker.
     Rotate {
         /// Until they are confirmed or given back.
@@ -192,7 +199,12 @@ impl Plan {
     pub fn new(seed: u64, profile: &Profile) -> Self {
         let mut random = Random::new(seed);
         let random = &mut random;
-        let setup = setup(random, profile);
+        let mut setup = setup(random, profile);
+        // From chance of its own: what else happens does not depend on it.
+        let mut own = Random::new(seed ^ 0x07A7);
+        if own.chance(profile.power) {
+            setup.power = Some(Power { run_blocks: own.between(1, 4), cool_ms: own.between(20, 500) });
+        }
         let mut things = Vec::new();
         let mut at = 0;
         let gap = random.between(4, 30);
@@ -208,11 +220,15 @@ impl Plan {
             let when = random.below(at + 1);
             things.push((when, Thing::Trouble(profile.trouble(random, &setup))));
         }
-        // From chance of their own: what else happens does not depend on them.
-        let mut own = Random::new(seed ^ 0x07A7);
         for _ in 0..own.between(profile.rotations.0, profile.rotations.1) {
             let wait_ms = if own.chance(600) { own.below(20) } else { own.below(400) };
             things.push((own.below(at + 1), Thing::Trouble(Trouble::Rotate { wait_ms })));
+        }
+        if setup.power.is_some() {
+            for _ in 0..own.below(4) {
+                let for_ms = own.between(5, 300);
+                things.push((own.below(at + 1), Thing::Trouble(Trouble::BadMaps { for_ms })));
+            }
         }
         things.sort_by_key(|t| t.0);
         Self { seed, setup, things }
@@ -246,6 +262,7 @@ fn setup(random: &mut Random, profile: &Profile) -> Setup {
             (1, ReadPolicy::RoundRobin),
         ]),
         hold_ms: random.between(60, 600),
+        power: None,
         connections: random.between(2, 4) as usize,
         depth: random.between(1, 5) as usize,
     }

@@ -38,6 +38,8 @@ pub struct Profile {
     pub nuisances: [u64; 3],
     /// Weights: detach, attach, fail, resync.
     pub admin: [u64; 4],
+    /// Durability is `power`, of 1000.
+    pub power: u64,
     /// Rotations of the tracker, from and to.
     pub rotations: (u64, u64),
     /// Longest time a leg is away.
@@ -62,6 +64,7 @@ impl Default for Profile {
             errors: [4, 8, 8],
             nuisances: [5, 3, 2],
             admin: [3, 3, 2, 4],
+            power: 300,
             rotations: (2, 10),
             away_ms: 1200,
         }
@@ -133,6 +136,9 @@ impl Profile {
                 rotations: (10, 30),
                 ..base
             },
+            Rule::MapSyncFirst | Rule::MapSyncJoins | Rule::MapSyncFails | Rule::CoolHeats => {
+                Self { power: 1000, crashes: [8, 20, 3, 8, 8], ..base }
+            }
             Rule::TrackerFirst | Rule::TrackerInFlight => Self { rotations: (10, 30), ..base },
             _ => base,
         }

@@ -56,7 +56,7 @@ impl World<'_> {
 
     fn heal(&mut self) {
         self.ambushes.clear();
-        self.bad_persist_until = 0;
+        (self.bad_persist_until, self.bad_maps_until) = (0, 0);
         for leg in &mut self.legs {
             leg.away_until = 0;
             leg.slow = (0, 1);

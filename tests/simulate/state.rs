@@ -1,5 +1,6 @@
 //! What the world is made of: entries of its queue, the process's files, and how far a history has come.
 
+use crate::random::Random;
 use mirror::volume::core::LegRecord;
 
 /// What was found wrong.
@@ -39,6 +40,8 @@ pub enum Entry {
     Confirm(u32),
     /// The process starts.
     Start,
+    /// A sync of maps ends in this process.
+    MapsSynced(u64, u32),
     /// A clear that came late takes effect.
     LateClear(usize),
     /// Clean pages of a leg are dropped.
@@ -62,6 +65,75 @@ pub struct MapFile {
     pub boot: u32,
     /// Clears that were not made yet.
     pub late: Vec<u64>,
+    /// Where durability is `power`: of each run what may be on the media, oldest first, and last what is there now.
+    pub runs: Option<Runs>,
+}
+
+/// The states of the runs of a map since its last sync.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    /// Blocks of a run.
+    size: usize,
+    states: Vec<Vec<Vec<bool>>>,
+}
+
+impl MapFile {
+    /// A map that is closed.
+    pub fn new(bits: Vec<bool>, run: Option<u64>) -> Self {
+        let runs = run.map(|size| Runs { size: size as usize, states: Vec::new() });
+        let mut map = Self { bits, told: Vec::new(), clean: true, boot: 0, late: Vec::new(), runs };
+        map.settle();
+        map
+    }
+
+    /// What is there now is all that may be on the media.
+    pub fn settle(&mut self) {
+        if let Some(runs) = &mut self.runs {
+            runs.states = self.bits.chunks(runs.size).map(|run| vec![run.to_vec()]).collect();
+        }
+    }
+
+    /// Bits have changed.
+    pub fn changed(&mut self) {
+        if let Some(runs) = &mut self.runs {
+            for (states, run) in runs.states.iter_mut().zip(self.bits.chunks(runs.size)) {
+                if states.last().is_none_or(|last| last != run) {
+                    states.push(run.to_vec());
+                }
+            }
+        }
+    }
+
+    /// A sync begins: how many states each run has now.
+    pub fn mark_of(&self) -> Vec<usize> {
+        self.runs.as_ref().map_or_else(Vec::new, |runs| runs.states.iter().map(Vec::len).collect())
+    }
+
+    /// It has worked: what was there when it began is on the media, or something later.
+    pub fn synced(&mut self, mark: &[usize]) {
+        if let Some(runs) = &mut self.runs {
+            for (states, len) in runs.states.iter_mut().zip(mark) {
+                states.drain(..len.saturating_sub(1).min(states.len() - 1));
+            }
+        }
+    }
+
+    /// The power is lost: each run is in one of its states.
+    pub fn lose(&mut self, random: &mut Random) {
+        let Some(runs) = &mut self.runs else { return };
+        for (run, states) in self.bits.chunks_mut(runs.size).zip(&runs.states) {
+            run.copy_from_slice(&states[random.index(states.len())]);
+        }
+        self.settle();
+    }
+
+    /// Whether a block is marked as a start of this boot would believe it, whatever survives a power cut.
+    pub fn has(&self, block: usize, boot: u32) -> bool {
+        match &self.runs {
+            None => self.bits[block] || (!self.clean && self.boot != boot),
+            Some(runs) => runs.states[block / runs.size].iter().all(|run| run[block % runs.size]),
+        }
+    }
 }
 
 /// The records of the legs, one state that is replaced as a whole.
@@ -86,6 +158,8 @@ pub struct Pending {
     pub mint: bool,
     /// Whether the disk was reached.
     pub executed: bool,
+    /// What the maps had when it began: they are made durable first.
+    pub maps: Vec<Vec<usize>>,
 }
 
 /// How far a history has come.

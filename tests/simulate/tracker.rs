@@ -32,22 +32,22 @@ impl Tracked {
     /// Nothing has changed yet.
     pub fn new(plan: &Plan) -> Self {
         let blocks = plan.setup.cells.div_ceil(BLOCK_CELLS);
-        let map =
-            MapFile { bits: vec![false; blocks], told: Vec::new(), clean: true, boot: 0, late: Vec::new() };
+        let map = MapFile::new(vec![false; blocks], plan.setup.power.map(|power| power.run_blocks));
         let copy = vec![0; plan.setup.cells];
         Self { random: Random::new(plan.seed ^ 0x7AC4), map, copy, taking: None, taken: false }
     }
 
     /// Whether a cell is marked as the next start would believe it.
     fn marked(&self, cell: usize, boot: u32) -> bool {
-        self.map.bits[cell / BLOCK_CELLS] || (!self.map.clean && self.map.boot != boot)
+        self.map.has(cell / BLOCK_CELLS, boot)
     }
 
     /// The process starts: what it finds.
     pub fn begin(&mut self, boot: u32) -> BlockSet {
-        if !self.map.clean && self.map.boot != boot {
+        if !self.map.clean && self.map.boot != boot && self.map.runs.is_none() {
             self.map.bits.fill(true);
         }
+        self.map.settle();
         (self.map.clean, self.map.boot) = (false, boot);
         let mut marks = BlockSet::new(self.map.bits.len() as u64);
         for (block, _) in (0u64..).zip(&self.map.bits).filter(|(_, bit)| **bit) {
@@ -126,16 +126,18 @@ impl World<'_> {
     /// The core marks blocks.
     pub fn tracker_mark(&mut self, blocks: Range<u64>) {
         self.tracked.map.bits[blocks.start as usize..blocks.end as usize].fill(true);
+        self.tracked.map.changed();
     }
 
     /// The core has dropped marks: now or never.
     pub fn tracker_tidy(&mut self) {
         let Some(core) = &self.core else { return };
         if self.tracked.random.chance(800) {
-            let marks = core.tracker_marks(NUMBER);
+            let marks = core.tracker_image(NUMBER);
             for (block, bit) in self.tracked.map.bits.iter_mut().enumerate() {
                 *bit = marks.contains(block as u64);
             }
+            self.tracked.map.changed();
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::leg::{Session, What};
 use crate::plan::{BLOCK_CELLS, CELL, Moment, Trouble};
 use crate::register::Register;
-use crate::state::{Check, Entry, Phase};
+use crate::state::{Check, Entry, MapFile, Phase};
 use crate::world::World;
 use mirror::base::ByteRange;
 use mirror::volume::core::{Command, Event, IoId, LegRecord, LegState};
@@ -41,6 +41,7 @@ impl World<'_> {
             Trouble::Slow { leg, by, for_ms } => self.legs[*leg].slow = (self.now + for_ms, *by),
             Trouble::BadPersist { for_ms } => self.bad_persist_until = self.now + for_ms,
             Trouble::Strays { leg, count } => self.strays(*leg, *count),
+            Trouble::BadMaps { for_ms } => self.bad_maps_until = self.now + for_ms,
             Trouble::Rotate { wait_ms } => self.rotate(*wait_ms),
             Trouble::Admin(command) => {
                 if self.core.is_some() && self.stopping.is_none() {
@@ -99,6 +100,9 @@ impl World<'_> {
         }
         if power {
             self.boot += 1;
+            for map in self.maps.iter_mut().chain([&mut self.tracked.map]) {
+                map.lose(&mut self.map_chance);
+            }
             let stamp = self.next_stamp();
             for leg in 0..self.legs.len() {
                 if !self.legs[leg].plan.remote {
@@ -123,6 +127,7 @@ impl World<'_> {
         self.data.clear();
         self.commands.0.clear();
         self.tracked.end();
+        self.syncing = None;
         self.stopping = None;
         if self.pending.as_ref().is_some_and(|p| !p.executed) && self.random.chance(500) {
             self.persist_now();
@@ -169,6 +174,7 @@ impl World<'_> {
             self.maps[leg].clean = *clean;
         }
         self.tracked.map.clean = true;
+        self.maps.iter_mut().chain([&mut self.tracked.map]).for_each(MapFile::settle);
         // A stop that closes every leg in sync as clean has flushed what was answered; what was lost before, the
         // clients learn from the end of their connections.
         let stamp = self.next_stamp();

@@ -45,6 +45,12 @@ pub struct World<'a> {
     pub pending: Option<Pending>,
     /// States cannot be persisted until then.
     pub bad_persist_until: u64,
+    /// Maps cannot be synced until then.
+    pub bad_maps_until: u64,
+    /// Chance of what happens to maps, apart from all other: histories do not depend on it.
+    pub map_chance: Random,
+    /// A sync of maps on its way, with what each had when it began.
+    pub syncing: Option<(u64, Vec<Vec<usize>>)>,
     /// The process.
     pub core: Option<Core>,
     /// The leg that it elected.
@@ -101,13 +107,7 @@ impl<'a> World<'a> {
         let maps = setup
             .legs
             .iter()
-            .map(|l| MapFile {
-                bits: vec![!l.in_sync; blocks],
-                told: Vec::new(),
-                clean: true,
-                boot: 0,
-                late: Vec::new(),
-            })
+            .map(|l| MapFile::new(vec![!l.in_sync; blocks], setup.power.map(|power| power.run_blocks)))
             .collect();
         let records = setup.legs.iter().map(|l| LegRecord { in_sync: l.in_sync, ..LegRecord::default() });
         Self {
@@ -123,6 +123,9 @@ impl<'a> World<'a> {
             disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
             pending: None,
             bad_persist_until: 0,
+            bad_maps_until: 0,
+            map_chance: Random::new(plan.seed ^ 0x3A95),
+            syncing: None,
             core: None,
             elected: None,
             served: false,
@@ -226,6 +229,7 @@ impl<'a> World<'a> {
             Entry::Down(leg, session) => self.notice_down(leg, session),
             Entry::PersistExecute(seq, incarnation) => self.persist_execute(seq, incarnation),
             Entry::PersistDone(seq, incarnation, ok) => self.persist_done(seq, incarnation, ok),
+            Entry::MapsSynced(seq, incarnation) => self.maps_synced(seq, incarnation),
             Entry::Confirm(incarnation) => self.confirm(incarnation),
             Entry::Start => self.start(),
             Entry::LateClear(leg) => self.late_clear(leg),
@@ -252,9 +256,10 @@ impl<'a> World<'a> {
         let blocks = setup.cells.div_ceil(BLOCK_CELLS) as u64;
         let mut begin = Vec::new();
         for (ix, map) in self.maps.iter_mut().enumerate() {
-            if !map.clean && map.boot != self.boot {
+            if !map.clean && map.boot != self.boot && map.runs.is_none() {
                 map.bits.fill(true);
             }
+            map.settle();
             map.told.clone_from(&map.bits);
             self.legs[ix].kept = !setup.legs[ix].remote && map.boot == self.boot;
             let mut marks = BlockSet::new(blocks);
@@ -278,6 +283,7 @@ impl<'a> World<'a> {
             min_legs: setup.min_legs,
             read_policy: setup.policy,
             hold_ms: setup.hold_ms,
+            power: setup.power,
             rules: self.rules,
             legs: setup
                 .legs

@@ -103,6 +103,10 @@ pub const SELF_FLUSH_MS: u64 = 5_000;
 /// Or when so many bytes were written to it since its last flush.
 pub const SELF_FLUSH_BYTES: u64 = 64 << 20;
 
+/// Durability `power`: a run of a map that no write has marked for so long cools, in milliseconds. Random writes to
+/// 64 GiB come back to each of its 16384 runs sooner; a crash widens the maps by what was written in the time before.
+pub const COOL_MS: u64 = 30_000;
+
 /// How long blocks of a leg stay held after a connection died with writes unresolved, in milliseconds: the far
 /// server may still execute them.
 pub const HOLD_MS: u64 = 3_000;

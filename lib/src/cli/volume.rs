@@ -4,7 +4,7 @@ use super::{output, value};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Name, Result};
 use crate::config::file::{load_stored, load_volume};
-use crate::config::{Listen, ReadPolicy, Settings, VolumeConfig, merge};
+use crate::config::{Listen, MapDurability, ReadPolicy, Settings, VolumeConfig, merge};
 use crate::control::StateDir;
 use crate::leg::{DiskState, LegDevice, LegText};
 use crate::volume::{self, CreateOptions, CreateReport, ServeNotice, ServeOptions, Trust};
@@ -40,6 +40,9 @@ pub struct VolumeArgs {
     /// A bit of a map stands for so many bytes [default: 64K]
     #[arg(long, value_name = "SIZE", value_parser = value::block)]
     map_block: Option<BlockSize>,
+    /// What marks survive: process (a kill) or power (a power cut) [default: process]
+    #[arg(long, value_name = "DURABILITY")]
+    map_durability: Option<MapDurability>,
     /// Which leg answers reads: local, least-pending, round-robin [default: local]
     #[arg(long, value_name = "POLICY")]
     read_policy: Option<ReadPolicy>,
@@ -89,7 +92,7 @@ impl VolumeArgs {
             insecure: self.insecure.then_some(true),
             min_legs: self.min_legs,
             map_block: self.map_block,
-            map_durability: None,
+            map_durability: self.map_durability,
             read_policy: self.read_policy,
             legs: self.legs.clone(),
         }

@@ -11,6 +11,8 @@ words! {
     MapDurability, "a map durability" {
         /// The death of the daemon by any signal.
         Process = "process",
+        /// That, and a power cut: they are on stable storage before the writes that they stand for.
+        Power = "power",
     }
 }
 
@@ -96,16 +98,4 @@ impl VolumeConfig {
         }
         Ok(())
     }
-}
-
-/// Reads a map durability; `power` is refused with the reason.
-pub fn map_durability(text: &str) -> Result<MapDurability> {
-    if text == "power" {
-        return Err(Error::new(
-            Class::Usage,
-            "power: reading a map durability: maps that survive a power loss are not supported; write process \
-             (after a power loss every block then counts as missing)",
-        ));
-    }
-    text.parse()
 }

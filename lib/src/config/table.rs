@@ -1,6 +1,6 @@
 //! The shape of the TOML, and how its values are read. Errors get their line from the parser.
 
-use super::{Listen, MapDurability, ReadPolicy, Settings, settings};
+use super::{Listen, MapDurability, ReadPolicy, Settings};
 use crate::base::units::parse_size;
 use crate::base::{BlockSize, Class, Error, Name, Result, limits};
 use crate::leg::LegText;
@@ -103,7 +103,7 @@ fn map_block<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Bloc
 }
 
 fn map_durability<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<MapDurability>, D::Error> {
-    read(d, settings::map_durability)
+    read(d, str::parse)
 }
 
 fn read_policy<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<ReadPolicy>, D::Error> {

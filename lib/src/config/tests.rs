@@ -44,7 +44,7 @@ fn what_is_wrong_in_a_file_is_named_with_its_line() {
         ("[volumes.vol0]\n".to_owned(), &["line 1", "unknown field `volumes`"]),
         ("[volume.vol0]\nmin-legs = \"x\"\n".to_owned(), &["line 2"]),
         ("[volume.vol0]\n\nmap-block = 3000\n".to_owned(), &["line 3", "block size 3000"]),
-        ("[volume.vol0]\nmap-durability = \"power\"\n".to_owned(), &["line 2", "not supported"]),
+        ("[volume.vol0]\nmap-durability = \"disk\"\n".to_owned(), &["line 2", "not one of process, power"]),
         ("[volume.vol0]\nlisten = [\"h:x\"]\n".to_owned(), &["line 2", "h:x", "port"]),
         ("[volume.vol0]\nread-policy = \"any\"\n".to_owned(), &["line 2", "any", "round-robin"]),
         ("[volume.\"a/b\"]\n".to_owned(), &["line 1", "checking a name"]),

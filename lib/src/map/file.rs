@@ -71,6 +71,12 @@ impl Marks {
         }
     }
 
+    /// Every page counts as changed, so that the next sync writes all of them: after one that failed the kernel may
+    /// hold pages for clean that never got to the disk.
+    pub fn redirty(&mut self) {
+        self.bits.redirty();
+    }
+
     #[inline]
     fn store_bits(&mut self, blocks: Range<u64>, value: bool) {
         assert!(blocks.end <= self.blocks, "block {} is past the volume", blocks.end);
@@ -81,6 +87,11 @@ impl Marks {
 }
 
 impl Seal {
+    /// The path of the map.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Before the record changes its generation from `current` to `next` ([`seal::prepare_relabel`]).
     pub fn prepare_relabel(&mut self, current: Id, next: Id) -> Result<()> {
         seal::prepare_relabel(&self.store, &mut self.header, current, next)
@@ -133,9 +144,14 @@ impl SlotStore for SyncedFile {
 
 impl MapSync {
     /// Makes every mark durable that was made before this call. After a failure every later call fails, until
-    /// [`MapFile::rewrite`].
+    /// [`MapFile::rewrite`] or [`MapSync::forgive`].
     pub fn sync(&self) -> io::Result<()> {
         self.0.sync()
+    }
+
+    /// The owner has written all bits again ([`Marks::redirty`]) after a failure: syncs are believed again.
+    pub fn forgive(&self) {
+        self.0.failed.store(false, Ordering::Release);
     }
 }
 

@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
+/// No page of any system is smaller.
+const PAGE: usize = 4096;
+
 /// A shared, writable mapping of the bits: a store into it is in the page cache at once, and so survives the
 /// death of the process.
 #[derive(Debug)]
@@ -34,6 +37,16 @@ impl Mapping {
     /// The bits as bytes, to be stored into.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
+    }
+
+    /// Stores into every page what stands there.
+    pub(super) fn redirty(&mut self) {
+        for byte in self.0.iter_mut().step_by(PAGE) {
+            let place = std::ptr::from_mut(byte);
+            // SAFETY: the pointer comes from a live, exclusive reference. Volatile, because a store of what is there
+            // already would be left out, and it is the store that makes the page dirty.
+            unsafe { std::ptr::write_volatile(place, std::ptr::read_volatile(place)) };
+        }
     }
 
     /// Sets or clears the bits of a range. A bit that is right already is not stored, so that its page stays

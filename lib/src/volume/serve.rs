@@ -92,7 +92,7 @@ fn serve_with(
 ) -> Result<()> {
     let mut config = options.config.clone();
     config.check()?;
-    let opened = state::open(&options.volume_dir(), &config.legs)?;
+    let opened = state::open(&options.volume_dir(), &config.legs, state::durability(&config))?;
     if config.map_block != opened.block {
         let text = format!(
             "{}: serving it: map-block is {}, it was created with {}",

@@ -7,11 +7,12 @@ mod open;
 mod persist;
 pub(crate) mod trackers;
 
-use crate::base::{Id, Name, Result};
+use crate::base::{Error, Id, Name, Result};
+use crate::config::{MapDurability, VolumeConfig};
 use crate::control::VolumeDir;
 use crate::generation::{Flags, Record, RecordStore};
-use crate::map::file::{Marks, Seal};
-use crate::map::{BlockSet, MapFile};
+use crate::map::file::{MapSync, Marks, Seal};
+use crate::map::{BlockSet, Durability, MapFile};
 use crate::volume::core::LegRecord;
 pub(crate) use open::{change_trackers, open};
 pub(crate) use persist::persist;
@@ -25,6 +26,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct MapHandle {
     marks: Arc<Mutex<Marks>>,
     seal: Arc<Mutex<Seal>>,
+    /// Only where durability is `power`.
+    sync: Option<MapSync>,
+}
+
+/// How durable the marks of a volume are.
+pub(crate) const fn durability(config: &VolumeConfig) -> Durability {
+    match config.map_durability {
+        MapDurability::Process => Durability::Process,
+        MapDurability::Power => Durability::Power,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,9 +43,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl MapHandle {
-    pub(crate) fn new(map: MapFile) -> Self {
+    /// A map whose use has begun.
+    pub(crate) fn new(map: MapFile) -> Result<Self> {
+        let power = map.durability() == Durability::Power;
+        let sync = if power { Some(map.syncer()?) } else { None };
         let (marks, seal) = map.split();
-        Self { marks: Arc::new(Mutex::new(marks)), seal: Arc::new(Mutex::new(seal)) }
+        Ok(Self { marks: Arc::new(Mutex::new(marks)), seal: Arc::new(Mutex::new(seal)), sync })
+    }
+
+    /// Makes all marks durable that were made before, where durability is `power`. Takes long: only for workers.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let Some(sync) = &self.sync else { return Ok(()) };
+        sync.sync().map_err(|e| Error::io(lock(&self.seal).path().display(), "making marks durable", e))
+    }
+
+    /// After a sync that failed: all marks are written again, so that the next one says something.
+    pub(crate) fn redirty(&self) {
+        lock(&self.marks).redirty();
+        if let Some(sync) = &self.sync {
+            sync.forgive();
+        }
     }
 
     /// Sets bits: they survive the death of this process.

@@ -28,6 +28,15 @@ pub type LegIx = usize;
 /// Number of a tracker: the driver's choice, used again when the tracker is gone.
 pub type TrackerIx = usize;
 
+/// A map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MapIx {
+    /// Of this leg.
+    Leg(LegIx),
+    /// Of this tracker.
+    Tracker(TrackerIx),
+}
+
 /// One I/O request to one leg; unique while unresolved. Opaque outside the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IoId(pub u64);
@@ -144,6 +153,15 @@ pub enum Event {
         /// Whether it is on stable storage now. Otherwise it may be there, or the one before.
         ok: bool,
     },
+    /// [`Action::SyncMaps`] ended.
+    MapsSynced {
+        /// Which one.
+        seq: u64,
+        /// Every mark of these maps is on stable storage that was made before the action. Otherwise nothing is
+        /// known of those since the sync before, and a later one makes them durable all the same: the driver has
+        /// them written again.
+        ok: bool,
+    },
     /// An administrator asks; answered with [`Action::Answer`].
     Command {
         /// The driver's name of the command.
@@ -246,7 +264,15 @@ pub enum Action {
         /// Block numbers.
         blocks: Range<u64>,
     },
-    /// Clear in a tracker's map what is not in [`super::Core::tracker_marks`]; may be done late or never.
+    /// Make the marks of these maps durable, those made before this action; answered with [`Event::MapsSynced`].
+    /// One at a time; only where durability is `power`.
+    SyncMaps {
+        /// Names it.
+        seq: u64,
+        /// Of these maps.
+        maps: Vec<MapIx>,
+    },
+    /// Clear in a tracker's map what is not in [`super::Core::tracker_image`]; may be done late or never.
     TrackerTidy {
         /// Whose map.
         tracker: TrackerIx,
@@ -317,7 +343,7 @@ pub enum Action {
         /// With what.
         answer: Answer,
     },
-    /// Make this state durable; answered with [`Event::Persisted`]. One at a time.
+    /// Make this state durable, and where durability is `power` all marks before it; answered with [`Event::Persisted`]. One at a time.
     Persist {
         /// Names the state.
         seq: u64,

@@ -109,6 +109,7 @@ impl Core {
         let late = deadline_ms <= self.now_ms;
         let mut busy = self.ops.len() > 0 || self.flushes_waiting() > 0 || !self.persist.settled();
         busy |= self.now_ms < from_ms;
+        busy |= self.heat.as_ref().is_some_and(|heat| !heat.settled());
         // What is to be rewritten in place can still be: the driver goes on until the end.
         busy |= self.legs.iter().any(|leg| leg.connected() && leg.suspect.count() > 0);
         if self.ops.len() == 0 {
@@ -137,6 +138,9 @@ impl Core {
                 drained && leg.suspect.count() == 0 && leg.held.is_empty() && self.ops.len() == 0
             })
             .collect();
+        if self.heat.as_ref().is_some_and(super::heat::Heat::settled) {
+            self.cool(true);
+        }
         for ix in 0..self.legs.len() {
             if let Some(session) = self.legs[ix].session.take() {
                 self.out.push(Action::Disconnect { leg: ix, session });

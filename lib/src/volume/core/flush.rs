@@ -17,7 +17,17 @@ pub(super) struct FlushOp {
     pending: Mask,
     failed: bool,
     gated: bool,
+    /// The sync of maps that it needs, once its legs are flushed.
+    pub(super) maps: Option<u64>,
+    pub(super) waits_for_maps: bool,
     deadline_ms: u64,
+}
+
+impl FlushOp {
+    /// It is going to be answered with an error.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
 }
 
 /// Flushes of legs are told from other requests by this slot.
@@ -45,7 +55,16 @@ impl Core {
         }
         self.serial = self.serial.wrapping_add(1);
         let deadline_ms = self.now_ms + self.longest_wait(pending) * limits::FLUSH_PATIENCE;
-        let op = FlushOp { serial: self.serial, token, pending, failed: false, gated: false, deadline_ms };
+        let op = FlushOp {
+            serial: self.serial,
+            token,
+            pending,
+            failed: false,
+            gated: false,
+            maps: None,
+            waits_for_maps: false,
+            deadline_ms,
+        };
         let slot = self.flushes.iter().position(Option::is_none).unwrap_or(self.flushes.len());
         if slot == self.flushes.len() {
             self.flushes.push(None);
@@ -127,6 +146,10 @@ impl Core {
             if leg.touched.contains(block) {
                 leg.dirty.push(block);
             } else if leg.unflushed.remove(block) && !leg.missing.contains(block) {
+                if let Some(heat) = &mut self.heat {
+                    heat.leave(ix, block);
+                    continue;
+                }
                 match &mut clear {
                     Some(range) if range.end == block => range.end += 1,
                     _ => {
@@ -196,10 +219,11 @@ impl Core {
         }
     }
 
-    fn settle_flush(&mut self, slot: usize) {
+    pub(super) fn settle_flush(&mut self, slot: usize) {
         let wait = self.must_wait();
+        let gate = self.flush_gate();
         let Some(Some(op)) = self.flushes.get_mut(slot) else { return };
-        if op.pending != 0 {
+        if op.pending != 0 || op.waits_for_maps {
             return;
         }
         let durable = self.legs.iter().any(|leg| leg.up_to_date() && leg.durable());
@@ -207,6 +231,14 @@ impl Core {
         if !failed && wait {
             op.gated = true;
             return;
+        }
+        // Of the maps only what was marked by now.
+        if !failed && op.maps.is_none() {
+            op.maps = gate;
+            op.waits_for_maps = gate.is_some();
+            if op.waits_for_maps {
+                return;
+            }
         }
         let token = op.token;
         self.flushes[slot] = None;
@@ -235,6 +267,7 @@ impl Core {
             {
                 let (serial, pending) = (op.serial, op.pending);
                 op.failed = true;
+                op.waits_for_maps = false;
                 op.pending = 0;
                 for leg in legs_of(pending) {
                     self.legs[leg].flush_next.retain(|w| *w != Waiter::Client(slot as u16, serial));

@@ -13,6 +13,7 @@
 pub mod api;
 mod command;
 mod flush;
+mod heat;
 mod leg;
 mod op;
 mod persist;
@@ -30,8 +31,8 @@ mod write;
 use crate::base::{BlockSize, ByteRange};
 use crate::map::BlockSet;
 pub use api::{
-    Action, Answer, Ask, Caps, Command, Event, Fault, IoId, LegIx, LegRecord, Note, Source, TICK_MS, Token,
-    TrackerAsk, TrackerIx,
+    Action, Answer, Ask, Caps, Command, Event, Fault, IoId, LegIx, LegRecord, MapIx, Note, Source, TICK_MS,
+    Token, TrackerAsk, TrackerIx,
 };
 use flush::FlushOp;
 use leg::Leg;
@@ -93,10 +94,21 @@ pub struct Config {
     pub read_policy: ReadPolicy,
     /// How long unresolved blocks of a remote leg stay held, in milliseconds ([`crate::base::limits::HOLD_MS`]).
     pub hold_ms: u64,
+    /// Marks are durable before the writes they stand for.
+    pub power: Option<Power>,
     /// All on, except in simulations.
     pub rules: Rules,
     /// In the configured order.
     pub legs: Vec<LegConfig>,
+}
+
+/// How maps are kept where durability is `power`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Power {
+    /// Blocks of a run: [`crate::map::set::WORD_BLOCKS`], except in simulations.
+    pub run_blocks: u64,
+    /// A run that no write has heated for so long, in milliseconds, cools ([`crate::base::limits::COOL_MS`]).
+    pub cool_ms: u64,
 }
 
 /// What was found of a leg at start.
@@ -188,6 +200,8 @@ pub struct Status {
     pub flush_error_owed: bool,
     /// Whether the last change of state is on stable storage.
     pub state_durable: bool,
+    /// The last sync of maps failed: writes into quiet runs fail.
+    pub maps_failing: bool,
     /// Trackers by number; `None` where there is none.
     pub trackers: Vec<Option<TrackerStatus>>,
 }
@@ -199,6 +213,7 @@ pub struct Core {
     rules: Rules,
     legs: Vec<Leg>,
     trackers: Vec<Option<tracker::Tracker>>,
+    heat: Option<heat::Heat>,
     ops: Ops,
     flushes: Vec<Option<FlushOp>>,
     now_ms: u64,
@@ -231,6 +246,9 @@ impl Core {
             rules,
             legs,
             trackers: Vec::new(),
+            heat: config
+                .power
+                .map(|power| heat::Heat::new(power, config.block.count(config.size), config.legs.len())),
             ops: Ops::default(),
             flushes: Vec::new(),
             now_ms: 0,
@@ -255,6 +273,9 @@ impl Core {
             self.take(event);
             self.run_ready();
         }
+        if self.heat.is_some() {
+            self.kick_maps();
+        }
         std::mem::swap(&mut self.out, out);
     }
 
@@ -274,6 +295,7 @@ impl Core {
             }
             Event::Unreachable { leg } => self.unreachable(leg),
             Event::Persisted { seq, ok } => self.persisted(seq, ok),
+            Event::MapsSynced { seq, ok } => self.maps_synced(seq, ok),
             Event::Command { id, command } => self.command(id, command),
         }
     }
@@ -285,8 +307,11 @@ impl Core {
             Event::Up { leg, session, .. } => self.out.push(Action::Disconnect { leg, session }),
             Event::Command { id, .. } => self.out.push(Action::Answer { id, result: Err("it has stopped") }),
             Event::Done { io, .. } => self.out.push(Action::Release { io }),
-            Event::Tick { .. } | Event::Down { .. } | Event::Unreachable { .. } | Event::Persisted { .. } => {
-            }
+            Event::Tick { .. }
+            | Event::Down { .. }
+            | Event::Unreachable { .. }
+            | Event::Persisted { .. }
+            | Event::MapsSynced { .. } => {}
         }
     }
 
@@ -389,25 +414,32 @@ impl Core {
         self.out.push(Action::Note { leg, note });
     }
 
-    /// Appends `Mark` actions for blocks, joined into ranges.
-    fn marks(out: &mut Vec<Action>, leg: LegIx, block: u64) {
-        if let Some(Action::Mark { leg: last, blocks }) = out.last_mut()
+    /// Appends `Mark` actions for blocks, joined into ranges; where durability is `power`, for cold runs.
+    fn marks(out: &mut Vec<Action>, heat: &mut Option<heat::Heat>, again: bool, leg: LegIx, block: u64) {
+        let blocks = match heat {
+            None => block..block + 1,
+            Some(heat) => match heat.touch(MapIx::Leg(leg), block, again) {
+                Some(blocks) => blocks,
+                None => return,
+            },
+        };
+        if let Some(Action::Mark { leg: last, blocks: before }) = out.last_mut()
             && *last == leg
-            && blocks.end == block
+            && before.end == blocks.start
         {
-            blocks.end += 1;
+            before.end = blocks.end;
         } else {
-            out.push(Action::Mark { leg, blocks: block..block + 1 });
+            out.push(Action::Mark { leg, blocks });
         }
     }
 
     fn mark_missing(&mut self, leg: LegIx, blocks: std::ops::Range<u64>) {
-        let out = &mut self.out;
-        self.legs[leg].mark_missing(blocks, |block| Self::marks(out, leg, block));
+        let (out, heat, again) = (&mut self.out, &mut self.heat, self.rules.on(Rule::CoolHeats));
+        self.legs[leg].mark_missing(blocks, |block| Self::marks(out, heat, again, leg, block));
     }
 
     fn mark_unflushed(&mut self, leg: LegIx, blocks: std::ops::Range<u64>) {
-        let out = &mut self.out;
-        self.legs[leg].mark_unflushed(blocks, self.now_ms, |block| Self::marks(out, leg, block));
+        let (out, heat, again) = (&mut self.out, &mut self.heat, self.rules.on(Rule::CoolHeats));
+        self.legs[leg].mark_unflushed(blocks, self.now_ms, |block| Self::marks(out, heat, again, leg, block));
     }
 }

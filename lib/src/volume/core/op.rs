@@ -102,6 +102,8 @@ pub(super) enum Phase {
     Waiting,
     /// For a leg to come back, or for a time ([`Op::not_before`]), to be started again from its beginning.
     Parked,
+    /// For the marks to be on stable storage.
+    Marking,
     /// A leg is being read.
     Reading,
     /// Legs are being written.

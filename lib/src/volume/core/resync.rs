@@ -227,7 +227,7 @@ impl Core {
         }
     }
 
-    fn write_internal(&mut self, slot: u16, data: IoId) {
+    pub(super) fn write_internal(&mut self, slot: u16, data: IoId) {
         let Some(op) = self.ops.get(slot) else { return };
         let (blocks, range, kind) = (op.blocks.clone(), op.range, op.kind);
         let (Kind::Copy { target } | Kind::Repair { target } | Kind::Rewrite { target }) = kind else {
@@ -243,6 +243,10 @@ impl Core {
         }
         if !matches!(kind, Kind::Copy { .. }) {
             self.mark_unflushed(target, blocks.clone());
+        }
+        let limit_ms = self.legs[target].config.timeout_ms;
+        if self.wait_for_maps(slot, &blocks, 0, limit_ms) {
+            return;
         }
         let (now_ms, era) = (self.now_ms, self.legs[target].era);
         let Some(op) = self.ops.get_mut(slot) else { return };
@@ -316,7 +320,7 @@ impl Core {
 
     /// A block that cannot be read or rewritten in place: after some tries the flushes that wait for it fail. It
     /// stays suspect, and is tried again after a pause; meanwhile the range is free for clients.
-    fn retry_rewrite(&mut self, slot: u16, target: LegIx) {
+    pub(super) fn retry_rewrite(&mut self, slot: u16, target: LegIx) {
         let retries = self.legs[target].config.retries;
         let again_ms = self.now_ms + limits::RECONNECT_MIN_MS;
         let Some(op) = self.ops.get_mut(slot) else { return };

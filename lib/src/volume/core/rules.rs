@@ -65,11 +65,19 @@ pub enum Rule {
     TrackerReverts,
     /// At an unclean start the marks of all in-sync legs are marked in every tracker.
     TrackerElection,
+    /// Durability `power`: a write waits until its marks are on stable storage (invariant 2).
+    MapSyncFirst,
+    /// A second write into a run whose mark is still being made durable joins that sync (invariant 2).
+    MapSyncJoins,
+    /// A mark that cannot be made durable fails the write before any leg sees it (invariant 2).
+    MapSyncFails,
+    /// A write into a run that has cooled heats it again, with a sync of its own.
+    CoolHeats,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::MarkFirst,
         Self::MarkSkipped,
         Self::FlushCoversComplete,
@@ -99,6 +107,10 @@ impl Rule {
         Self::TrackerInFlight,
         Self::TrackerReverts,
         Self::TrackerElection,
+        Self::MapSyncFirst,
+        Self::MapSyncJoins,
+        Self::MapSyncFails,
+        Self::CoolHeats,
     ];
 }
 

@@ -47,6 +47,7 @@ impl Core {
             in_flight: (self.ops.len() + self.flushes_waiting()) as u64,
             flush_error_owed: self.legs.iter().any(|leg| leg.owes_error),
             state_durable: self.persist.settled(),
+            maps_failing: self.heat.as_ref().is_some_and(super::heat::Heat::is_failing),
             trackers: self.tracker_status(),
         }
     }

@@ -48,6 +48,7 @@ impl Rig {
             min_legs: 1,
             read_policy: ReadPolicy::Local,
             hold_ms: limits::HOLD_MS,
+            power: None,
             rules: Rules::default(),
             legs,
         };
@@ -60,6 +61,17 @@ impl Rig {
         };
         rig.tick(0);
         rig
+    }
+
+    /// The same with durability `power`, before any leg is up.
+    pub(super) fn with_power(&mut self, power: super::Power) {
+        let config = Config { power: Some(power), ..self.core.config.clone() };
+        let good = LegRecord { in_sync: true, ..LegRecord::default() };
+        let marks = || BlockSet::new(SIZE / BLOCK);
+        let start = || LegStart { record: good, marks: marks(), clean: true, cache_kept: true };
+        self.core = Core::new(config, vec![start(), start()]);
+        self.out.clear();
+        self.tick(1);
     }
 
     /// Two good legs, the second one remote, serving.

@@ -10,7 +10,8 @@
 //! Copies of a resync and repairs change nothing that a reader sees. On disk stand the marks and those that were
 //! taken and are not confirmed; so a crash gives back what nobody confirmed.
 
-use super::api::{Action, TrackerAsk, TrackerIx};
+use super::api::{Action, MapIx, TrackerAsk, TrackerIx};
+use super::heat::Heat;
 use super::op::{Class, Phase};
 use super::{Core, Rule};
 use crate::base::ByteRange;
@@ -65,6 +66,9 @@ impl Core {
     #[must_use]
     pub fn with_trackers(mut self, found: Vec<BlockSet>) -> Self {
         self.trackers = found.into_iter().map(|marks| Some(Tracker::new(marks))).collect();
+        if let Some(heat) = &mut self.heat {
+            (0..self.trackers.len()).for_each(|ix| heat.track(ix));
+        }
         self
     }
 
@@ -75,6 +79,9 @@ impl Core {
                 self.trackers.resize_with(ix + 1, || None);
             }
             self.trackers[ix] = Some(Tracker::new(self.unsettled()));
+            if let Some(heat) = &mut self.heat {
+                heat.track(ix);
+            }
             self.out.push(Action::TrackerTidy { tracker: ix });
             return Ok(());
         }
@@ -91,7 +98,7 @@ impl Core {
                 tracker.taken = Some(closed);
                 for block in rest.iter() {
                     if tracker.insert(block) {
-                        mark(&mut self.out, ix, block);
+                        mark(&mut self.out, &mut self.heat, ix, block);
                     }
                 }
             }
@@ -137,7 +144,7 @@ impl Core {
             let Some(tracker) = tracker else { continue };
             for block in blocks.clone() {
                 if tracker.insert(block) {
-                    mark(&mut self.out, ix, block);
+                    mark(&mut self.out, &mut self.heat, ix, block);
                 }
             }
         }
@@ -161,10 +168,19 @@ impl Core {
         self.trackers.iter().map(|tracker| tracker.as_ref().map(figures)).collect()
     }
 
-    /// The blocks that stand in a tracker's map: what changed, taken or not. Empty where there is no tracker.
+    /// The blocks of a tracker: what changed, taken or not. Empty where there is no tracker.
     pub fn tracker_marks(&self, tracker: TrackerIx) -> BlockSet {
         let found = self.trackers.get(tracker).and_then(Option::as_ref);
         found.map_or_else(|| BlockSet::new(self.config.block.count(self.config.size)), Tracker::all)
+    }
+
+    /// The blocks that stand as marked in a tracker's map on disk: those, and all of its hot runs.
+    pub fn tracker_image(&self, tracker: TrackerIx) -> BlockSet {
+        let mut image = self.tracker_marks(tracker);
+        if let Some(heat) = &self.heat {
+            heat.widen(MapIx::Tracker(tracker), &mut image);
+        }
+        image
     }
 
     /// The marks of a tracker, and those that were taken and are not confirmed.
@@ -197,15 +213,22 @@ impl Core {
     }
 }
 
-/// Appends a `TrackerMark`, joined into ranges.
-fn mark(out: &mut Vec<Action>, tracker: TrackerIx, block: u64) {
-    if let Some(Action::TrackerMark { tracker: last, blocks }) = out.last_mut()
+/// Appends a `TrackerMark`, joined into ranges; where durability is `power`, for a cold run.
+fn mark(out: &mut Vec<Action>, heat: &mut Option<Heat>, tracker: TrackerIx, block: u64) {
+    let blocks = match heat {
+        None => block..block + 1,
+        Some(heat) => match heat.touch(MapIx::Tracker(tracker), block, true) {
+            Some(blocks) => blocks,
+            None => return,
+        },
+    };
+    if let Some(Action::TrackerMark { tracker: last, blocks: before }) = out.last_mut()
         && *last == tracker
-        && blocks.end == block
+        && before.end == blocks.start
     {
-        blocks.end += 1;
+        before.end = blocks.end;
     } else {
-        out.push(Action::TrackerMark { tracker, blocks: block..block + 1 });
+        out.push(Action::TrackerMark { tracker, blocks });
     }
 }
 

@@ -360,8 +360,10 @@ impl Core {
         }
         self.time_out();
         self.unpark();
+        self.expire_marking();
         self.expire_flushes();
         self.retry_state();
+        self.sweep_maps();
         self.tick_stage();
         for ix in 0..self.legs.len() {
             let now_ms = self.now_ms;
@@ -421,6 +423,9 @@ impl Core {
             if self.legs[ix].connected() {
                 // What it acknowledged before may have been flushed, and the mark cleared.
                 self.mark_unflushed(ix, blocks.clone());
+                if !self.marks_are_durable(&blocks) {
+                    continue;
+                }
                 self.issue_write(slot, ix);
             } else if late && self.is_last(ix) {
                 if let Some(op) = self.ops.get_mut(slot) {

@@ -80,6 +80,15 @@ impl Core {
             op.phase = Phase::Writing;
             op.deadline_ms = deadline_ms;
         }
+        if self.heat.is_some() {
+            let before = self.pending_maps();
+            self.mark_trackers(blocks.clone());
+            self.mark_all(send, &blocks);
+            let limit_ms = self.longest_wait(send);
+            if self.wait_for_maps(slot, &blocks, before, limit_ms) {
+                return;
+            }
+        }
         let trackers_first = self.rules.on(Rule::TrackerFirst);
         if trackers_first {
             self.mark_trackers(blocks.clone());

@@ -3,10 +3,11 @@
 use super::legs::{LegIo, Slot};
 use super::local::Work;
 use super::{Completion, Driver};
-use crate::base::{ByteRange, Result};
-use crate::volume::core::{Action, Event, IoId, LegIx, Source};
-use crate::volume::state;
-use std::sync::Arc;
+use crate::base::{ByteRange, Error, Result};
+use crate::control::EventKind;
+use crate::volume::core::{Action, Event, IoId, LegIx, MapIx, Source};
+use crate::volume::state::{self, MapHandle};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Local I/O that waits until remote legs have been sent to.
@@ -32,9 +33,10 @@ impl Driver<'_> {
             }
             Action::TrackerTidy { tracker } => {
                 if let Some(slot) = self.trackers.get(tracker).and_then(Option::as_ref) {
-                    slot.map.store(&self.core.tracker_marks(tracker));
+                    slot.map.store(&self.core.tracker_image(tracker));
                 }
             }
+            Action::SyncMaps { seq, maps } => self.sync_maps(seq, &maps),
             Action::Read { leg, io, range } => self.read(leg, io, range),
             Action::Write { leg, io, range, source, fua } => self.write(leg, io, range, source, fua),
             Action::Zero { leg, io, range, no_hole, fast, fua } => {
@@ -66,6 +68,46 @@ impl Driver<'_> {
             Action::Note { leg, note } => self.note(leg, note),
             Action::Stopped { clean } => self.stopped = Some(clean),
         }
+    }
+
+    /// Has the marks of these maps made durable, side by side; the last one to end reports.
+    fn sync_maps(&mut self, seq: u64, maps: &[MapIx]) {
+        let handles: Vec<MapHandle> = maps
+            .iter()
+            .filter_map(|map| match map {
+                MapIx::Leg(leg) => self.maps.get(*leg).cloned(),
+                MapIx::Tracker(ix) => self.trackers.get(*ix)?.as_ref().map(|slot| slot.map.clone()),
+            })
+            .collect();
+        let open = Arc::new(Mutex::new((handles.len(), Vec::new())));
+        if handles.is_empty() {
+            return self.events.push(Event::MapsSynced { seq, ok: true });
+        }
+        for map in handles {
+            let open = Arc::clone(&open);
+            self.map_workers.submit(move || {
+                let done = map.sync();
+                let (left, failed) = &mut *open.lock().unwrap_or_else(PoisonError::into_inner);
+                *left -= 1;
+                if let Err(error) = done {
+                    failed.push((map, error));
+                }
+                Completion::MapsSynced { seq, failed: (*left == 0).then(|| std::mem::take(failed)) }
+            });
+        }
+    }
+
+    /// The marks of some maps are durable, or not: then they are written again before the next sync.
+    pub(super) fn maps_synced(&mut self, seq: u64, failed: Option<Vec<(MapHandle, Error)>>) {
+        let Some(failed) = failed else { return };
+        for (map, error) in &failed {
+            map.redirty();
+            self.complain(error);
+        }
+        if let Some((_, error)) = failed.first() {
+            self.event(EventKind::PersistFailed, None, &error.message);
+        }
+        self.events.push(Event::MapsSynced { seq, ok: failed.is_empty() });
     }
 
     /// The session of a leg that is up.

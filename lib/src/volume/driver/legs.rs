@@ -12,7 +12,7 @@ use crate::leg::{LegDevice, LegSpec, ReadPreference};
 use crate::nbd::NbdUri;
 use crate::nbd::TransmissionFlags;
 use crate::transport::{self, Endpoint};
-use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, ReadPolicy, ReadWish, Rules};
+use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, Power, ReadPolicy, ReadWish, Rules};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::sync::Arc;
 
@@ -113,6 +113,12 @@ pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
             config::ReadPolicy::RoundRobin => ReadPolicy::RoundRobin,
         },
         hold_ms: limits::HOLD_MS,
+        power: match config.map_durability {
+            config::MapDurability::Process => None,
+            config::MapDurability::Power => {
+                Some(Power { run_blocks: crate::map::set::WORD_BLOCKS, cool_ms: limits::COOL_MS })
+            }
+        },
         rules: Rules::default(),
         legs: legs.collect(),
     }

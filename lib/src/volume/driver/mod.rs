@@ -55,6 +55,8 @@ const CONTROL: u64 = 1 << 63;
 
 /// Threads for local I/O that waits for a disk: as many requests as a disk likes to have at once.
 const IO_THREADS: usize = 8;
+/// Threads that sync maps: of a few legs all at once, of many some.
+const MAP_THREADS: usize = 4;
 /// Connection deadlines are looked at so often, in milliseconds.
 const SWEEP_MS: u64 = 200;
 /// At the end, replies are sent for so long at most, in milliseconds.
@@ -106,6 +108,8 @@ enum Completion {
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
+    /// A map was synced; of the last one of a group with those that failed.
+    MapsSynced { seq: u64, failed: Option<Vec<(MapHandle, Error)>> },
     /// The map of a tracker was made, or not.
     TrackerMade { id: u64, name: Name, result: Result<MapHandle> },
     /// The map of a tracker was removed, or not.
@@ -151,6 +155,8 @@ struct Driver<'a> {
     results: Results<Completion>,
     io_workers: Workers<Completion>,
     workers: Workers<Completion>,
+    /// For syncs of maps: writes wait for them.
+    map_workers: Workers<Completion>,
 
     listeners: Vec<OwnedFd>,
     uris: Vec<String>,
@@ -225,6 +231,7 @@ impl<'a> Driver<'a> {
         Ok(Self {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
+            map_workers: results.workers("mirrord-map", MAP_THREADS),
             name: setup.name,
             id: setup.id,
             size: setup.size,
@@ -372,6 +379,7 @@ impl<'a> Driver<'a> {
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
+                Completion::MapsSynced { seq, failed } => self.maps_synced(seq, failed),
                 Completion::TrackerMade { id, name, result } => self.tracker_made(id, name, result),
                 Completion::TrackerGone { id, name, result } => self.tracker_gone(id, &name, result),
             }

@@ -75,6 +75,9 @@ impl Driver<'_> {
         if !core.state_durable {
             return Some("the state of the legs is not on stable storage yet".to_owned());
         }
+        if core.maps_failing {
+            return Some("marks cannot be made durable in the state directory: writes fail".to_owned());
+        }
         if good < self.config.min_legs as usize {
             let least = self.config.min_legs;
             return Some(format!("{good} legs are UpToDate, min-legs is {least}: writes are refused"));

@@ -4,10 +4,10 @@ use super::{Completion, Driver};
 use crate::base::{ByteRange, Class, Error, Name, Result, limits};
 use crate::control::tracker::Page;
 use crate::control::{MapOf, Reply, TrackerAction, TrackerStatus};
-use crate::map::{BlockSet, Durability};
+use crate::map::BlockSet;
 use crate::volume::core::{self, Command, Event, TrackerAsk, TrackerIx};
-use crate::volume::state::MapHandle;
 use crate::volume::state::trackers::{self, FoundTracker};
+use crate::volume::state::{self, MapHandle};
 use std::sync::Arc;
 
 /// One tracker.
@@ -83,8 +83,9 @@ impl Driver<'_> {
         let id = self.command_id(key);
         self.changing.push(name.clone());
         let (records, dir) = (Arc::clone(&self.records), self.dir.clone());
+        let durability = state::durability(&self.config);
         self.workers.submit(move || {
-            let result = trackers::add(&records, &dir, &name, Durability::Process);
+            let result = trackers::add(&records, &dir, &name, durability);
             Completion::TrackerMade { id, name, result }
         });
         Ok(())

@@ -42,16 +42,11 @@ pub(crate) struct Opened {
 /// 4. The maps are read, of legs and trackers. One that is not believed counts as all dirty.
 /// 5. The maps are in use: not clean any more, durably.
 /// 6. One leg says PRIMARY, durably.
-pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
+pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec], durability: Durability) -> Result<Opened> {
     let (lock, records) = open_records(dir, legs)?;
     let Identity { volume: id, size, block, .. } = identity(dir, &records)?;
-    let expect = Expect {
-        volume: id,
-        leg: Id::NONE,
-        generation: records.generation(),
-        boot: boot_id(),
-        durability: Durability::Process,
-    };
+    let expect =
+        Expect { volume: id, leg: Id::NONE, generation: records.generation(), boot: boot_id(), durability };
     let mut opened = Opened {
         lock,
         id,
@@ -200,7 +195,7 @@ impl Opened {
             BlockSet::full(identity.blocks())
         };
         self.starts.push(LegStart { record, marks, clean, cache_kept: spec.device.is_local() && same_boot });
-        self.maps.push(MapHandle::new(map));
+        self.maps.push(MapHandle::new(map)?);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 /// Makes the wanted state durable. Idempotent: what is already so is not written again, so that a state that
 /// failed half-way is simply tried again.
 ///
+/// 0. Where durability is `power`, all marks are durable.
 /// 1. Legs that leave are OUTDATED (and DETACHED or FAILED), durable.
 /// 2. W2: if a leg that is out could take itself for those that stay, these get a new generation: the maps are
 ///    prepared for it, one leg is given it, the others follow by f1 to f3, the maps are relabelled.
@@ -27,6 +28,9 @@ pub(crate) fn persist(
     if wanted.len() != records.records.len() {
         let text = format!("record: writing a state of {} legs for {}", wanted.len(), records.records.len());
         return Err(Error::new(Class::Internal, text));
+    }
+    for map in maps.iter().chain(records.trackers.values()) {
+        map.sync()?;
     }
     leave(records, wanted)?;
     let stays: Vec<usize> =

@@ -37,7 +37,7 @@ fn home(legs: &[&str], trust: Trust) -> Home {
 
 impl Home {
     fn open(&self) -> super::open::Opened {
-        open(&self.options.volume_dir(), &self.options.config.legs).expect("open")
+        open(&self.options.volume_dir(), &self.options.config.legs, Durability::Process).expect("open")
     }
 
     /// Opens, makes these states durable one after the other, and ends as a crash does, or cleanly.
@@ -130,7 +130,8 @@ fn a_lost_map_counts_as_all_dirty_and_a_second_daemon_is_refused() {
     let opened = home.open();
     assert_eq!((opened.widened, opened.starts[1].marks.count()), (SIZE, SIZE >> 16));
     assert!(!opened.starts[1].clean && opened.notes[0].contains("widened by 10485760 bytes"));
-    let second = open(&home.options.volume_dir(), &home.options.config.legs).expect_err("locked");
+    let second =
+        open(&home.options.volume_dir(), &home.options.config.legs, Durability::Process).expect_err("locked");
     assert_eq!(second.class, Class::Busy);
 }
 

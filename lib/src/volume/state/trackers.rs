@@ -79,7 +79,7 @@ fn open_one(
     if let Some((why, widened)) = why {
         notes.push(format!("tracker {name}: widened by {widened} bytes: {why}"));
     }
-    Ok(FoundTracker { name, map: MapHandle::new(map), marks })
+    Ok(FoundTracker { name, map: MapHandle::new(map)?, marks })
 }
 
 /// In the place of a map that is not this tracker's, one with everything marked.
@@ -126,7 +126,7 @@ fn make(records: &Records, dir: &VolumeDir, name: &Name, fill: Fill) -> Result<M
 fn begin(mut map: MapFile, generation: Id, durability: Durability) -> Result<MapHandle> {
     let Identity { volume, leg, .. } = map.header().identity;
     map.begin_use(&Expect { volume, leg, generation, boot: boot_id(), durability })?;
-    Ok(MapHandle::new(map))
+    MapHandle::new(map)
 }
 
 /// Removes the map of a tracker, durably; for workers. The caller has the core stop marking afterwards: a map that
