@@ -33,5 +33,12 @@ fn tune_tcp(fd: impl AsFd) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepcnt(fd, count)
 }
 
+/// What a Unix socket to a server gets (`unix(7)`): room for a large request, or sending one takes a wake-up for
+/// each piece that the other side has read. TCP sizes its buffers by itself. A system that allows less gives
+/// what it allows.
+fn tune_unix(fd: impl AsFd) {
+    let _ = sockopt::set_socket_send_buffer_size(fd, limits::UNIX_SEND_BUFFER);
+}
+
 #[cfg(test)]
 mod tests;

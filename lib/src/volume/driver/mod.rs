@@ -32,7 +32,9 @@ use client::{Charge, Client, Pending};
 use control::Control;
 use legs::Slot;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::time::Timespec;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -46,6 +48,7 @@ use workers::{Results, Workers};
 const WAKE: u64 = 1;
 const SIGNAL: u64 = 2;
 const CONTROL_LISTENER: u64 = 3;
+const CLOCK: u64 = 4;
 const LISTENER: u64 = 1 << 16;
 const LEG: u64 = 2 << 16;
 /// Control connections: a name from their slab with this bit.
@@ -137,6 +140,7 @@ struct Driver<'a> {
     began: Instant,
     now: Instant,
     epoll: OwnedFd,
+    _clock: OwnedFd,
     pool: Pool,
     results: Results<Completion>,
     io_workers: Workers<Completion>,
@@ -191,6 +195,20 @@ fn broken(doing: &str, error: rustix::io::Errno) -> Error {
     Error::os(Class::Internal, "event loop", doing, error)
 }
 
+fn milliseconds(ms: u64) -> Timespec {
+    Timespec { tv_sec: 0, tv_nsec: ms.cast_signed() * 1_000_000 }
+}
+
+/// Ticks every [`TICK_MS`].
+fn clock() -> rustix::io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let clock = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let tick = milliseconds(TICK_MS);
+    let every = Itimerspec { it_interval: tick, it_value: tick };
+    timerfd_settime(&clock, TimerfdTimerFlags::empty(), &every)?;
+    Ok(clock)
+}
+
 impl<'a> Driver<'a> {
     fn new(setup: Setup, notify: &'a mut dyn FnMut(ServeNotice)) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|e| broken("making it", e))?;
@@ -199,6 +217,9 @@ impl<'a> Driver<'a> {
             epoll::add(&epoll, fd, EventData::new_u64(name), flags).map_err(|e| broken("waiting", e))
         };
         add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
+        let clock = clock().map_err(|e| broken("making its clock", e))?;
+        // Edge-triggered: nobody reads how often it ticked.
+        add(clock.as_fd(), CLOCK, EventFlags::IN | EventFlags::ET)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
         add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
         let pool = Pool::new();
@@ -219,6 +240,7 @@ impl<'a> Driver<'a> {
             began: now,
             now,
             epoll,
+            _clock: clock,
             pool,
             results,
             listeners: setup.listeners,
@@ -284,9 +306,10 @@ impl<'a> Driver<'a> {
         let now_ms = self.now_ms();
         // A leg that is overdue waits for something else, whose end wakes the loop.
         let due = self.legs.iter().filter_map(|leg| leg.connect_at?.checked_sub(now_ms));
-        let wait_ms = due.filter(|left| *left > 0).min().unwrap_or(TICK_MS).min(TICK_MS);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms.cast_signed() * 1_000_000 };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {
+        let wait_ms = due.filter(|left| *left > 0).min();
+        // Otherwise the clock of the ticks wakes the loop: a timeout would set up a timer for each wait.
+        let timeout = wait_ms.map(|ms| milliseconds(ms.min(TICK_MS)));
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(broken("waiting", error)),
         }
@@ -302,6 +325,8 @@ impl<'a> Driver<'a> {
         match name {
             WAKE => self.completions(),
             SIGNAL => self.signalled(),
+            // A round has begun, that is all that it is for.
+            CLOCK => {}
             CONTROL_LISTENER => self.accept_control(),
             _ if name & CONTROL != 0 => self.control_ready(name & !CONTROL, flags),
             _ if name > u64::from(u32::MAX) => self.client_ready(name, flags),
