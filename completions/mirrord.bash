@@ -218,7 +218,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__serve)
-            opts="-q -h --config --ephemeral --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --read-policy --quiet --help"
+            opts="-s -q -h --config --ephemeral --stdio --exit-with-parent --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --read-policy --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

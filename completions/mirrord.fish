@@ -60,6 +60,8 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l min-legs -d 'R
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l ephemeral -d 'A throw-away mirror of the legs that are given: nothing is stored'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -s s -l stdio -d 'One client on standard input and output; stop when it has gone'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l exit-with-parent -d 'Stop when the process that started this one ends'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-equal -d 'All legs hold the same data already'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-zero -d 'All legs read as zeroes'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l insecure -d 'Listen beyond this machine though nothing asks who connects'

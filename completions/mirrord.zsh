@@ -65,6 +65,9 @@ _arguments "${_arguments_options[@]}" : \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
 '--ephemeral[A throw-away mirror of the legs that are given\: nothing is stored]' \
+'(--listen --unix)-s[One client on standard input and output; stop when it has gone]' \
+'(--listen --unix)--stdio[One client on standard input and output; stop when it has gone]' \
+'--exit-with-parent[Stop when the process that started this one ends]' \
 '--known-equal[All legs hold the same data already]' \
 '--known-zero[All legs read as zeroes]' \
 '--insecure[Listen beyond this machine though nothing asks who connects]' \

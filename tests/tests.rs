@@ -8,6 +8,7 @@ mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
 mod crash; // what survives a kill of client, leg, daemon, or two of them
+mod daemon; // mirrord as others start it: activation, standard input, a parent that ends
 mod dirtymap; // the maps of dirtymap on files, in pipes, beside a running daemon
 mod documents; // man pages and completions against --help
 mod hostile; // hostile peers by the numbers of the checklist: clients, legs, floods

@@ -131,6 +131,8 @@ pub const YIELD_MS: u64 = 100;
 pub const COPIES_YIELDING: usize = 2;
 /// Pause before a state that could not be made durable is tried again, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 1_000;
+/// At the end, replies are sent for so long at most, in milliseconds.
+pub const LINGER_MS: u64 = 1_000;
 /// Longest clean stop, in milliseconds; what is not flushed by then stays marked.
 pub const STOP_MS: u64 = 60_000;
 

@@ -7,7 +7,8 @@ use crate::config::file::{load_stored, load_volume};
 use crate::config::{Listen, ReadPolicy, Settings, VolumeConfig, merge};
 use crate::control::StateDir;
 use crate::leg::{DiskState, LegDevice, LegText};
-use crate::volume::{self, CreateOptions, CreateReport, ServeNotice, ServeOptions, Trust};
+use crate::transport;
+use crate::volume::{self, CreateOptions, CreateReport, Entrance, ServeNotice, ServeOptions, Trust};
 use std::path::PathBuf;
 
 /// What can be said of a volume on the command line; the configuration file says the same.
@@ -77,6 +78,12 @@ pub struct ServeArgs {
     /// A throw-away mirror of the legs that are given: nothing is stored
     #[arg(long)]
     ephemeral: bool,
+    /// One client on standard input and output; stop when it has gone
+    #[arg(short = 's', long, conflicts_with_all = ["listen", "unix"])]
+    stdio: bool,
+    /// Stop when the process that started this one ends
+    #[arg(long)]
+    exit_with_parent: bool,
     #[command(flatten)]
     volume: VolumeArgs,
 }
@@ -143,7 +150,27 @@ impl ServeArgs {
         };
         let config = merge(self.volume.settings(), file, stored)?;
         let ephemeral = if self.ephemeral { Some(self.volume.trust(&config)?) } else { None };
-        Ok(ServeOptions { state_dir, name: self.name.clone(), config, ephemeral })
+        let entrance = self.entrance(transport::activation()?)?;
+        let exit_with_parent = self.exit_with_parent;
+        Ok(ServeOptions { state_dir, name: self.name.clone(), config, ephemeral, entrance, exit_with_parent })
+    }
+
+    /// Where clients come in, for so many sockets of socket activation.
+    fn entrance(&self, activated: usize) -> Result<Entrance> {
+        let addresses = !self.volume.listen.is_empty() || self.volume.unix.is_some();
+        match (self.stdio, activated) {
+            (false, 0) => Ok(Entrance::Configured),
+            (true, 0) => Ok(Entrance::Stdio),
+            (false, _) if !addresses => Ok(Entrance::Activated),
+            _ => Err(Error::new(
+                Class::Usage,
+                format!(
+                    "{}: serving it: started with {activated} sockets (LISTEN_FDS): --listen, --unix and --stdio \
+                     cannot be used with them",
+                    self.name
+                ),
+            )),
+        }
     }
 }
 
@@ -186,9 +213,11 @@ pub fn serve(args: &ServeArgs, quiet: bool) -> anyhow::Result<()> {
     };
     volume::serve(&options, &mut |notice| match notice {
         // Nobody reading the URIs is no reason to stop serving.
-        ServeNotice::Ready { uris } => {
+        ServeNotice::Ready { uris } if options.entrance == Entrance::Configured => {
             let _ = output::print(&(uris.join("\n") + "\n"));
         }
+        // Standard output is the client's, or that of whoever opened the sockets and knows them.
+        ServeNotice::Ready { .. } => {}
         ServeNotice::Note(text) => tell(&text),
         ServeNotice::Stopping => tell("stopping: requests drain, legs are flushed"),
     })?;

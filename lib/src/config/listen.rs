@@ -25,18 +25,20 @@ impl Listen {
             Error::new(Class::Connect, format!("{self}: looking up the address: {}", plain(&e)))
         })?;
         let addresses: Vec<_> = found.collect();
-        if let Some(wide) = addresses.iter().find(|a| !a.ip().is_loopback() && !insecure) {
-            return Err(Error::new(
-                Class::Refused,
-                format!(
-                    "{self}: listening on {}: it can be reached from other machines by anybody",
-                    wide.ip()
-                ),
-            )
-            .hint("mirrord serve --insecure …, or listen on 127.0.0.1 or a Unix socket"));
-        }
+        addresses.iter().try_for_each(|address| admit(self, address, insecure))?;
         Ok(addresses)
     }
+}
+
+/// Refuses an address that reaches beyond this machine unless `insecure`; `object` is what the user wrote.
+pub fn admit(object: &dyn fmt::Display, address: &SocketAddr, insecure: bool) -> Result<()> {
+    if insecure || address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let text =
+        format!("{object}: listening on {}: it can be reached from other machines by anybody", address.ip());
+    Err(Error::new(Class::Refused, text)
+        .hint("mirrord serve --insecure …, or listen on 127.0.0.1 or a Unix socket"))
 }
 
 impl FromStr for Listen {

@@ -3,10 +3,11 @@
 pub mod core;
 mod create;
 mod driver;
+mod entrance;
 pub mod options;
 mod serve;
 mod state;
 
 pub use create::create;
-pub use options::{CreateOptions, CreateReport, CreatedLeg, ServeNotice, ServeOptions, Trust};
+pub use options::{CreateOptions, CreateReport, CreatedLeg, Entrance, ServeNotice, ServeOptions, Trust};
 pub use serve::serve;

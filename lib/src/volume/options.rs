@@ -117,6 +117,18 @@ pub struct CreatedLeg {
     pub flush_unsafe: bool,
 }
 
+/// Where the clients of `mirrord serve` come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entrance {
+    /// At the addresses of the configuration; without any at a Unix socket in the volume's directory.
+    #[default]
+    Configured,
+    /// At the sockets that systemd(1), or a program like nbdinfo(1), opened before it started this one.
+    Activated,
+    /// On standard input and output: one client, and the end when it has gone.
+    Stdio,
+}
+
 /// What `mirrord serve` is asked.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -128,6 +140,10 @@ pub struct ServeOptions {
     pub config: VolumeConfig,
     /// A throw-away mirror: nothing is stored, and this says what its legs hold. `None` for a created volume.
     pub ephemeral: Option<Trust>,
+    /// Where clients come in.
+    pub entrance: Entrance,
+    /// A clean stop as soon as the process that started this one ends.
+    pub exit_with_parent: bool,
 }
 
 impl ServeOptions {

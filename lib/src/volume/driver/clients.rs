@@ -10,6 +10,7 @@ use crate::nbd::{Command, CommandFlags, Errno};
 use crate::transport;
 use crate::volume::core::{Answer, Ask, Event, Fault};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use std::os::fd::OwnedFd;
 
 /// Receives in one round from one client that is sending a large payload.
 const RECEIVES: usize = 16;
@@ -49,21 +50,24 @@ impl Driver<'_> {
                     if let Some(oldest) = oldest {
                         self.drop_client(oldest);
                     }
-                    let client = Client::new(fd, &self.pool, self.now_ms());
-                    let key = self.clients.insert(client);
-                    let Some(client) = self.clients.get_mut(key) else { return };
-                    let flags = client.new_interest().unwrap_or(EventFlags::IN);
-                    if epoll::add(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err() {
-                        self.clients.remove(key);
-                        continue;
-                    }
-                    self.touch(key);
+                    self.greet(fd);
                 }
                 Ok(None) => return,
                 // No descriptors are left: let those that wait be until one is closed.
                 Err(_) => return self.listen(false),
             }
         }
+    }
+
+    /// A client has connected.
+    pub(super) fn greet(&mut self, fd: OwnedFd) {
+        let key = self.clients.insert(Client::new(fd, &self.pool, self.now_ms()));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let flags = client.new_interest().unwrap_or(EventFlags::IN);
+        if epoll::add(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err() {
+            return self.drop_client(key);
+        }
+        self.touch(key);
     }
 
     /// The connection that takes longest over its handshake: one that only knocks must not keep others out.
@@ -319,7 +323,9 @@ impl Driver<'_> {
     pub(super) fn drop_client(&mut self, key: u64) {
         if let Some(client) = self.clients.remove(key) {
             self.totals.bytes -= client.unsent();
-            if self.serving && !self.stopping {
+            if self.only_client && !self.stopping {
+                self.stop(super::control::BY_SIGNAL);
+            } else if self.serving && !self.stopping {
                 self.listen(true);
             }
         }

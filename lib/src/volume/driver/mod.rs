@@ -21,7 +21,7 @@ mod report;
 mod slab;
 mod workers;
 
-use crate::base::{Class, Error, Id, Name, Result};
+use crate::base::{Class, Error, Id, Name, Result, limits};
 use crate::config::VolumeConfig;
 use crate::control::EventKind;
 use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
@@ -46,6 +46,7 @@ use workers::{Results, Workers};
 const WAKE: u64 = 1;
 const SIGNAL: u64 = 2;
 const CONTROL_LISTENER: u64 = 3;
+const STDIO: u64 = 4;
 const LISTENER: u64 = 1 << 16;
 const LEG: u64 = 2 << 16;
 /// Control connections: a name from their slab with this bit.
@@ -55,8 +56,6 @@ const CONTROL: u64 = 1 << 63;
 const IO_THREADS: usize = 8;
 /// Connection deadlines are looked at so often, in milliseconds.
 const SWEEP_MS: u64 = 200;
-/// At the end, replies are sent for so long at most, in milliseconds.
-const LINGER_MS: u64 = 1_000;
 
 /// Everything that a volume needs to be served.
 #[derive(Debug)]
@@ -83,6 +82,8 @@ pub(crate) struct Setup {
     pub(crate) listeners: Vec<OwnedFd>,
     /// The same for people: NBD URIs.
     pub(crate) uris: Vec<String>,
+    /// The only client, connected already: the volume is served for as long as it stays.
+    pub(crate) stdio: Option<OwnedFd>,
     /// Where administrators connect.
     pub(crate) control: OwnedFd,
     /// Readable once a signal asks for the end.
@@ -145,6 +146,10 @@ struct Driver<'a> {
     listeners: Vec<OwnedFd>,
     uris: Vec<String>,
     listening: bool,
+    /// The only client, until it is served.
+    stdio: Option<OwnedFd>,
+    /// There is one client only, and the end when it has gone.
+    only_client: bool,
     clients: Slab<Client>,
     requests: Slab<Pending>,
     /// Requests that the core has, and bytes of payload in flight.
@@ -201,6 +206,10 @@ impl<'a> Driver<'a> {
         add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
         add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
+        if let Some(stdio) = &setup.stdio {
+            // Nothing is read before it can be served; that it has gone is always told.
+            add(stdio.as_fd(), STDIO, EventFlags::empty())?;
+        }
         let pool = Pool::new();
         let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
         let legs = legs?;
@@ -224,6 +233,8 @@ impl<'a> Driver<'a> {
             listeners: setup.listeners,
             uris: setup.uris,
             listening: false,
+            only_client: setup.stdio.is_some(),
+            stdio: setup.stdio,
             clients: Slab::default(),
             requests: Slab::default(),
             totals: Charge::default(),
@@ -303,6 +314,8 @@ impl<'a> Driver<'a> {
             WAKE => self.completions(),
             SIGNAL => self.signalled(),
             CONTROL_LISTENER => self.accept_control(),
+            // The only client has gone before it was served.
+            STDIO => self.stop(control::BY_SIGNAL),
             _ if name & CONTROL != 0 => self.control_ready(name & !CONTROL, flags),
             _ if name > u64::from(u32::MAX) => self.client_ready(name, flags),
             _ if name >= LEG => self.leg_ready((name - LEG) as usize, flags),
@@ -379,7 +392,7 @@ impl<'a> Driver<'a> {
         for leg in &mut self.legs {
             leg.say_goodbye();
         }
-        let until_ms = self.now_ms() + LINGER_MS;
+        let until_ms = self.now_ms() + limits::LINGER_MS;
         self.end_clients();
         while (self.clients.len() > 0 || self.control.is_busy()) && self.now_ms() < until_ms {
             if self.round(ready).is_err() {

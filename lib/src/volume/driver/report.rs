@@ -205,6 +205,11 @@ impl Driver<'_> {
             return;
         }
         self.listen(true);
+        if let Some(client) = self.stdio.take() {
+            // If it was not waited for, waiting for it again fails, and it is dropped.
+            let _ = rustix::event::epoll::delete(&self.epoll, &client);
+            self.greet(client);
+        }
         (self.notify)(ServeNotice::Ready { uris: self.uris.clone() });
         // Without systemd nobody listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
