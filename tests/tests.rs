@@ -15,6 +15,7 @@ mod hostile; // hostile peers by the numbers of the checklist: clients, legs, fl
 mod interop; // the programs of others as clients and as legs
 mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
+mod monitor; // how others watch a volume: check, metrics, commands for events, units
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
 mod support; // own directory per test, run programs, start and reap servers, skip loudly

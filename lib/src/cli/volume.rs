@@ -4,7 +4,7 @@ use super::{output, value};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Name, Result};
 use crate::config::file::{load_stored, load_volume};
-use crate::config::{Listen, ReadPolicy, Settings, VolumeConfig, merge};
+use crate::config::{Cidr, Listen, MetricsTo, ReadPolicy, Settings, VolumeConfig, merge};
 use crate::control::StateDir;
 use crate::leg::{DiskState, LegDevice, LegText};
 use crate::transport;
@@ -35,6 +35,15 @@ pub struct VolumeArgs {
     /// Listen beyond this machine though nothing asks who connects
     #[arg(long)]
     insecure: bool,
+    /// Only these addresses may connect over TCP: a range, or one; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    allow: Vec<Cidr>,
+    /// Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew
+    #[arg(long, value_name = "ADDR|FILE", value_parser = value::metrics)]
+    metrics: Option<MetricsTo>,
+    /// Run this by the shell at each event; facts are in the environment
+    #[arg(long, value_name = "COMMAND")]
+    on_event: Option<String>,
     /// Refuse writes with fewer legs in sync [default: 1]
     #[arg(long, value_name = "N")]
     min_legs: Option<u32>,
@@ -94,6 +103,9 @@ impl VolumeArgs {
             listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
             unix: self.unix.clone(),
             insecure: self.insecure.then_some(true),
+            allow: (!self.allow.is_empty()).then(|| self.allow.clone()),
+            metrics: self.metrics.clone(),
+            on_event: self.on_event.clone(),
             min_legs: self.min_legs,
             map_block: self.map_block,
             map_durability: None,

@@ -62,7 +62,7 @@ fn configured(options: &ServeOptions, sockets: &VolumeDir) -> Result<Doors> {
         doors.files.push(Remove(path));
     }
     for listen in &config.listen {
-        for address in listen.resolve(config.insecure)? {
+        for address in listen.resolve(config.may_listen_widely())? {
             doors.add(options, transport::listen_tcp(&address)?);
         }
     }
@@ -73,7 +73,7 @@ fn activated(options: &ServeOptions) -> Result<Doors> {
     let mut doors = Doors::default();
     for fd in transport::activated()? {
         if let Some(Bound::Tcp(address)) = transport::bound(&fd) {
-            crate::config::listen::admit(&address, &address, options.config.insecure)?;
+            crate::config::listen::admit(&address, &address, options.config.may_listen_widely())?;
         }
         doors.add(options, fd);
     }

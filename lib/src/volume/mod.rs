@@ -4,6 +4,7 @@ pub mod core;
 mod create;
 mod driver;
 mod entrance;
+mod metrics;
 pub mod options;
 mod serve;
 mod state;

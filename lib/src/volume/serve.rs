@@ -2,6 +2,7 @@
 
 use super::driver::{self, Setup};
 use super::entrance::{self, Doors, Remove};
+use super::metrics::Metrics;
 use super::options::{CreateOptions, ServeNotice, ServeOptions};
 use super::state::{self, MapHandle};
 use crate::base::{Class, Error, Result, limits};
@@ -120,6 +121,10 @@ fn serve_with(
     let control = transport::listen_unix(&control_path, entrance::SOCKET_MODE)?;
     let _control_file = Remove(control_path);
     let Doors { listeners, uris, stdio, drained, files: _files } = entrance::open(options, sockets)?;
+    let metrics = Metrics::open(options, sockets)?;
+    if let Some(metrics) = &metrics {
+        notice(metrics.notice());
+    }
     let pid = sockets.pid();
     crate::device::durable::replace(&pid, format!("{}\n", std::process::id()).as_bytes())?;
     let _pid_file = Remove(pid);

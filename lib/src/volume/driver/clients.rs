@@ -5,9 +5,10 @@ use super::exports;
 use super::input::{Incoming, Received};
 use super::{Driver, LISTENER};
 use crate::base::{ByteRange, limits};
+use crate::config::allow;
 use crate::device::Extent;
 use crate::nbd::{Command, CommandFlags, Errno};
-use crate::transport;
+use crate::transport::{self, Peer};
 use crate::volume::core::{Answer, Ask, Event, Fault};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::os::fd::OwnedFd;
@@ -46,6 +47,9 @@ impl Driver<'_> {
             }
             let Some(listener) = self.listeners.get(listener) else { return };
             match transport::accept(listener) {
+                Ok(Some((_, Peer::Tcp(from)))) if !allow::allows(&self.config.allow, from.ip()) => {
+                    self.refused_clients += 1;
+                }
                 Ok(Some((fd, _))) => {
                     if let Some(oldest) = oldest {
                         self.drop_client(oldest);

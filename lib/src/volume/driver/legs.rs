@@ -4,6 +4,7 @@ use super::buffers::Pool;
 use super::link::Ended;
 use super::local::{self, LocalLeg, Work, Worked};
 use super::remote::{self, RemoteLeg, Step, Terms};
+use super::watch::Watch;
 use super::{Completion, Driver, LEG};
 use crate::base::{Address, Class, Error, Result, limits};
 use crate::config::{self, VolumeConfig};
@@ -37,6 +38,8 @@ pub(super) struct Slot {
     pub(super) offer: Option<Offer>,
     /// When it left the set, while it is out.
     pub(super) last_in_sync: Option<String>,
+    /// Whether it comes nearer to in sync.
+    pub(super) watch: Watch,
 }
 
 /// How a leg is reached.
@@ -71,6 +74,7 @@ impl Slot {
             reason: None,
             offer: None,
             last_in_sync: None,
+            watch: Watch::default(),
         })
     }
 

@@ -11,6 +11,7 @@ mod client;
 mod clients;
 mod control;
 mod exports;
+mod hook;
 mod input;
 mod legs;
 mod link;
@@ -19,6 +20,7 @@ mod output;
 mod remote;
 mod report;
 mod slab;
+mod watch;
 mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result, limits};
@@ -30,6 +32,7 @@ use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
 use client::{Charge, Client, Pending};
 use control::Control;
+use hook::Hook;
 use legs::Slot;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
@@ -99,6 +102,8 @@ enum Completion {
     Opened { leg: LegIx, device: Result<crate::device::FileDevice> },
     /// A host's name was looked up.
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    /// The command for an event has ended.
+    Hooked { problem: Option<String> },
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
 }
@@ -150,6 +155,8 @@ struct Driver<'a> {
     stdio: Option<OwnedFd>,
     /// There is one client only, and the end when it has gone.
     only_client: bool,
+    /// Connections that the allow-list kept out.
+    refused_clients: u64,
     clients: Slab<Client>,
     requests: Slab<Pending>,
     /// Requests that the core has, and bytes of payload in flight.
@@ -172,6 +179,7 @@ struct Driver<'a> {
     widened: u64,
 
     control: Control,
+    hook: Hook,
     signals: UnixStream,
     notify: &'a mut dyn FnMut(ServeNotice),
     serving: bool,
@@ -215,6 +223,7 @@ impl<'a> Driver<'a> {
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
         let now = Instant::now();
+        let hook = Hook::new(setup.config.on_event.clone(), results.workers("mirrord-hook", 1));
         Ok(Self {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
@@ -234,6 +243,7 @@ impl<'a> Driver<'a> {
             uris: setup.uris,
             listening: false,
             only_client: setup.stdio.is_some(),
+            refused_clients: 0,
             stdio: setup.stdio,
             clients: Slab::default(),
             requests: Slab::default(),
@@ -251,6 +261,7 @@ impl<'a> Driver<'a> {
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
+            hook,
             signals: setup.signals,
             notify,
             serving: false,
@@ -352,6 +363,7 @@ impl<'a> Driver<'a> {
             self.swept_ms = now_ms;
             self.sweep_clients(now_ms);
             self.sweep_legs(now_ms);
+            self.watch_legs(now_ms);
         }
     }
 
@@ -365,6 +377,7 @@ impl<'a> Driver<'a> {
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Hooked { problem } => self.hooked(problem),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
             }
         }
@@ -392,13 +405,20 @@ impl<'a> Driver<'a> {
         for leg in &mut self.legs {
             leg.say_goodbye();
         }
-        let until_ms = self.now_ms() + limits::LINGER_MS;
+        self.event(EventKind::Stop, None, "stopped");
+        let began_ms = self.now_ms();
         self.end_clients();
-        while (self.clients.len() > 0 || self.control.is_busy()) && self.now_ms() < until_ms {
+        while self.lingers(self.now_ms() - began_ms) {
             if self.round(ready).is_err() {
                 return;
             }
             self.end_clients();
         }
+    }
+
+    /// Whether somebody has to be told something still, so long after the core has stopped.
+    fn lingers(&self, ms: u64) -> bool {
+        let replies = self.clients.len() > 0 || self.control.is_busy();
+        replies && ms < limits::LINGER_MS || self.hook.is_busy() && ms < limits::HOOK_LINGER_MS
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::legs::{LegIo, Slot};
+use super::watch;
 use crate::base::{Error, units::show_size};
 use crate::control::event::now as this_moment;
 use crate::control::{EventKind, LegStatus, ResyncStatus, Status};
@@ -34,6 +35,7 @@ impl Driver<'_> {
             suspended: core.suspended || !core.serving,
             uris: self.uris.clone(),
             clients: self.clients.len() as u64,
+            refused: self.refused_clients,
             in_flight: core.in_flight,
             pending: self.totals.bytes as u64,
             read: self.read_bytes,
@@ -122,6 +124,8 @@ impl Driver<'_> {
             written: leg.written_bytes,
             resync: leg.resync.map(|resync| self.resync_status(&resync, leg)),
             last_in_sync: slot.last_in_sync.clone(),
+            behind_seconds: watch::behind_seconds(self.now_ms(), leg),
+            stalled_seconds: slot.watch.still_seconds(self.now_ms()),
             resynced: leg.resync_bytes,
             cannot_defend: true,
             flush_unsafe: slot.spec.flush_unsafe,
