@@ -18,5 +18,6 @@ mod legacy; // the nbd crate as an old client and an old leg
 mod monitor; // how others watch a volume: check, metrics, commands for events, units
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
+mod reload; // the configuration read again while the volume is served; what systemd hears
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod tidy; // floors, sizes, banned words

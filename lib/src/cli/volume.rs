@@ -8,7 +8,7 @@ use crate::config::{Cidr, Listen, MetricsTo, ReadPolicy, Settings, VolumeConfig,
 use crate::control::StateDir;
 use crate::leg::{DiskState, LegDevice, LegText};
 use crate::transport;
-use crate::volume::{self, CreateOptions, CreateReport, Entrance, ServeNotice, ServeOptions, Trust};
+use crate::volume::{self, CreateOptions, CreateReport, Entrance, Reread, ServeNotice, ServeOptions, Trust};
 use std::path::PathBuf;
 
 /// What can be said of a volume on the command line; the configuration file says the same.
@@ -164,7 +164,17 @@ impl ServeArgs {
         let ephemeral = if self.ephemeral { Some(self.volume.trust(&config)?) } else { None };
         let entrance = self.entrance(transport::activation()?)?;
         let exit_with_parent = self.exit_with_parent;
-        Ok(ServeOptions { state_dir, name: self.name.clone(), config, ephemeral, entrance, exit_with_parent })
+        let (again, dir) = (self.clone(), state_dir.clone());
+        let reread = Some(Reread::new(move || again.options(dir.clone()).map(|options| options.config)));
+        Ok(ServeOptions {
+            state_dir,
+            name: self.name.clone(),
+            config,
+            ephemeral,
+            entrance,
+            exit_with_parent,
+            reread,
+        })
     }
 
     /// Where clients come in, for so many sockets of socket activation.

@@ -2,6 +2,7 @@
 //! writings of the same [`Settings`]; [`merge()`] lays them over each other and gives the [`VolumeConfig`].
 
 pub mod allow;
+pub mod difference;
 pub mod file;
 pub mod listen;
 pub mod merge;

@@ -5,9 +5,9 @@
 //! ignored. Every client has one deadline for everything, and there are few of them at a time.
 
 use super::entrance::{Remove, SOCKET_MODE};
-use super::options::{ServeNotice, ServeOptions};
+use super::options::ServeNotice;
 use crate::base::{Result, limits};
-use crate::config::{Cidr, MetricsTo, allow};
+use crate::config::{Cidr, MetricsTo, VolumeConfig, allow};
 use crate::control::{VolumeDir, client, metrics};
 use crate::device::durable;
 use crate::transport::{self, Bound, Peer};
@@ -17,17 +17,19 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Metrics while this lives.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     /// Closed to end the thread.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
+    /// Who may ask over TCP.
+    allow: Arc<Mutex<Vec<Cidr>>>,
     /// Where they are had, for people.
     place: String,
     _socket: Option<Remove>,
@@ -36,26 +38,26 @@ pub(super) struct Metrics {
 impl Metrics {
     /// Opens what was asked for, if anything; the volume's control socket is in `sockets`. Classes as for opening
     /// listeners.
-    pub(super) fn open(options: &ServeOptions, sockets: &VolumeDir) -> Result<Option<Self>> {
-        let config = &options.config;
+    pub(crate) fn open(config: &VolumeConfig, sockets: &VolumeDir) -> Result<Option<Self>> {
         let Some(to) = &config.metrics else { return Ok(None) };
         let (stop, stopped) = UnixStream::pair()
-            .map_err(|e| crate::base::Error::io(&options.name, "making the end of its metrics", e))?;
+            .map_err(|e| crate::base::Error::io(sockets.name(), "making the end of its metrics", e))?;
         let volume = sockets.clone();
-        let allow = config.allow.clone();
+        let allow = Arc::new(Mutex::new(config.allow.clone()));
+        let list = Arc::clone(&allow);
         let mut socket = None;
         let mut place = to.to_string();
         let thread = match to {
             MetricsTo::File(path) => {
                 let path = path.clone();
                 // That it can be written is seen before the first client is let in.
-                write(&path, &metrics::absent(options.name.as_str()))?;
+                write(&path, &metrics::absent(sockets.name().as_str()))?;
                 std::thread::spawn(move || keep_file(&path, &volume, &stopped))
             }
             MetricsTo::Unix(path) => {
                 let listener = transport::listen_unix(path, SOCKET_MODE)?;
                 socket = Some(Remove(path.clone()));
-                std::thread::spawn(move || answer(&[listener], &Arc::new(volume), &allow, &stopped))
+                std::thread::spawn(move || answer(&[listener], &Arc::new(volume), &list, &stopped))
             }
             MetricsTo::Tcp(listen) => {
                 let addresses = listen.resolve(config.may_listen_widely())?;
@@ -64,14 +66,19 @@ impl Metrics {
                 if let Some(Bound::Tcp(address)) = listeners.first().and_then(transport::bound) {
                     place = format!("http://{address}/metrics");
                 }
-                std::thread::spawn(move || answer(&listeners, &Arc::new(volume), &allow, &stopped))
+                std::thread::spawn(move || answer(&listeners, &Arc::new(volume), &list, &stopped))
             }
         };
-        Ok(Some(Self { stop: Some(stop), thread: Some(thread), place, _socket: socket }))
+        Ok(Some(Self { stop: Some(stop), thread: Some(thread), allow, place, _socket: socket }))
+    }
+
+    /// From now on these may ask.
+    pub(crate) fn allow(&self, list: &[Cidr]) {
+        list.clone_into(&mut self.allow.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What to tell an administrator.
-    pub(super) fn notice(&self) -> ServeNotice {
+    pub(crate) fn notice(&self) -> ServeNotice {
         ServeNotice::Note(format!("metrics: {}", self.place))
     }
 }
@@ -130,13 +137,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
     draft.publish(true).map(drop)
 }
 
-fn answer(listeners: &[OwnedFd], volume: &Arc<VolumeDir>, allow: &[Cidr], stopped: &UnixStream) {
+fn answer(listeners: &[OwnedFd], volume: &Arc<VolumeDir>, list: &Mutex<Vec<Cidr>>, stopped: &UnixStream) {
     let clients = Arc::new(AtomicUsize::new(0));
     while wait(stopped, listeners, None) {
         for listener in listeners {
             // Whoever is not accepted now is accepted in the next round.
             let Ok(Some((fd, peer))) = transport::accept(listener) else { continue };
-            let stranger = matches!(peer, Peer::Tcp(from) if !allow::allows(allow, from.ip()));
+            let list = list.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let stranger = matches!(peer, Peer::Tcp(from) if !allow::allows(&list, from.ip()));
             if stranger || clients.load(Ordering::Acquire) >= limits::METRICS_CLIENTS {
                 continue;
             }

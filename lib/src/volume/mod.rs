@@ -10,5 +10,7 @@ mod serve;
 mod state;
 
 pub use create::create;
-pub use options::{CreateOptions, CreateReport, CreatedLeg, Entrance, ServeNotice, ServeOptions, Trust};
+pub use options::{
+    CreateOptions, CreateReport, CreatedLeg, Entrance, Reread, ServeNotice, ServeOptions, Trust,
+};
 pub use serve::serve;

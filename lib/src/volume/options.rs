@@ -4,6 +4,7 @@ use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::{StateDir, VolumeDir};
 use crate::leg::{DiskState, LegDevice};
+use std::sync::Arc;
 
 /// How it is known what the legs of a new volume hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,28 @@ pub enum Entrance {
     Stdio,
 }
 
+/// Reads the configuration again, all of it: flags, file, what is stored.
+#[derive(Clone)]
+pub struct Reread(Arc<dyn Fn() -> Result<VolumeConfig> + Send + Sync>);
+
+impl Reread {
+    /// By this function, which is called by another thread.
+    pub fn new(read: impl Fn() -> Result<VolumeConfig> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Now.
+    pub fn read(&self) -> Result<VolumeConfig> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Reread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reread")
+    }
+}
+
 /// What `mirrord serve` is asked.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -144,6 +167,8 @@ pub struct ServeOptions {
     pub entrance: Entrance,
     /// A clean stop as soon as the process that started this one ends.
     pub exit_with_parent: bool,
+    /// How SIGHUP reads the configuration again; without it SIGHUP changes nothing.
+    pub reread: Option<Reread>,
 }
 
 impl ServeOptions {

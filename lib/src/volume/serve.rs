@@ -1,6 +1,6 @@
 //! From options to a running driver, and the clean end after it.
 
-use super::driver::{self, Setup};
+use super::driver::{self, Setup, Source};
 use super::entrance::{self, Doors, Remove};
 use super::metrics::Metrics;
 use super::options::{CreateOptions, ServeNotice, ServeOptions};
@@ -116,12 +116,12 @@ fn serve_with(
     }
     config.map_block = opened.block;
     let _lock = opened.lock;
-    let signals = signals()?;
+    let (signals, hangups) = signals()?;
     let control_path = sockets.control_socket()?;
     let control = transport::listen_unix(&control_path, entrance::SOCKET_MODE)?;
     let _control_file = Remove(control_path);
-    let Doors { listeners, uris, stdio, drained, files: _files } = entrance::open(options, sockets)?;
-    let metrics = Metrics::open(options, sockets)?;
+    let Doors { listeners: doors, stdio, drained } = entrance::open(options, sockets)?;
+    let metrics = Metrics::open(&config, sockets)?;
     if let Some(metrics) = &metrics {
         notice(metrics.notice());
     }
@@ -139,11 +139,17 @@ fn serve_with(
         records: Arc::clone(&records),
         widened: opened.widened,
         notes: opened.notes,
-        listeners,
-        uris,
+        doors,
         stdio,
         control,
+        metrics,
+        source: Source {
+            reread: options.reread.clone(),
+            sockets: sockets.clone(),
+            entrance: options.entrance,
+        },
         signals,
+        hangups,
     };
     let clean = driver::run(setup, notice)?;
     if let Some(drained) = drained {
@@ -171,16 +177,23 @@ fn hangups_are_ignored() -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// A stream that becomes readable at SIGTERM, SIGINT, or SIGHUP: the end of a terminal is no reason for an unclean
-/// one. Whoever had SIGHUP ignored, as nohup(1) has, still does.
-fn signals() -> Result<UnixStream> {
+/// Streams that become readable, the first at SIGTERM and SIGINT, the second at SIGHUP. Whoever had SIGHUP ignored, as
+/// nohup(1) has, still does.
+fn signals() -> Result<(UnixStream, Option<UnixStream>)> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let ends = stream_of(&[SIGTERM, SIGINT])?;
+    let hangups = if hangups_are_ignored() { None } else { Some(stream_of(&[SIGHUP])?) };
+    Ok((ends, hangups))
+}
+
+/// A stream that gets a byte at each of these signals, as far as there is room.
+fn stream_of(signals: &[i32]) -> Result<UnixStream> {
     let fail = |e| Error::os(Class::Internal, "signals", "setting up their handling", e);
     let (ours, theirs) = UnixStream::pair().map_err(fail)?;
     ours.set_nonblocking(true).map_err(fail)?;
-    let hangup = Some(signal_hook::consts::SIGHUP).filter(|_| !hangups_are_ignored());
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT].into_iter().chain(hangup) {
+    for signal in signals {
         let pipe = theirs.try_clone().map_err(fail)?;
-        signal_hook::low_level::pipe::register(signal, pipe).map_err(fail)?;
+        signal_hook::low_level::pipe::register(*signal, pipe).map_err(fail)?;
     }
     Ok(ours)
 }

@@ -28,7 +28,7 @@ impl Driver<'_> {
             return;
         }
         self.listening = on;
-        for (i, listener) in self.listeners.iter().enumerate() {
+        for (i, listener) in self.doors.iter().map(|door| &door.fd).enumerate() {
             // A listener that cannot be waited for is a bug of ours; the volume serves on without it.
             let _ = if on {
                 epoll::add(&self.epoll, listener, EventData::new_u64(LISTENER + i as u64), EventFlags::IN)
@@ -45,7 +45,7 @@ impl Driver<'_> {
             if full && oldest.is_none() {
                 return self.listen(false);
             }
-            let Some(listener) = self.listeners.get(listener) else { return };
+            let Some(listener) = self.doors.get(listener).map(|door| &door.fd) else { return };
             match transport::accept(listener) {
                 Ok(Some((_, Peer::Tcp(from)))) if !allow::allows(&self.config.allow, from.ip()) => {
                     self.refused_clients += 1;

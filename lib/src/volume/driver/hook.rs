@@ -29,6 +29,11 @@ impl Hook {
         Self { command, waiting: VecDeque::new(), running: false, lost: 0, workers }
     }
 
+    /// Another command from now on.
+    pub(super) fn set(&mut self, command: Option<String>) {
+        self.command = command;
+    }
+
     /// Whether an event has not been told to the end.
     pub(super) fn is_busy(&self) -> bool {
         self.running

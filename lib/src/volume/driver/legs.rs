@@ -7,13 +7,13 @@ use super::remote::{self, RemoteLeg, Step, Terms};
 use super::watch::Watch;
 use super::{Completion, Driver, LEG};
 use crate::base::{Address, Class, Error, Result, limits};
-use crate::config::{self, VolumeConfig};
+use crate::config::VolumeConfig;
 use crate::device::FileDevice;
 use crate::leg::{LegDevice, LegSpec, ReadPreference};
 use crate::nbd::NbdUri;
 use crate::nbd::TransmissionFlags;
 use crate::transport::{self, Endpoint};
-use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, ReadPolicy, ReadWish, Rules};
+use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, ReadWish, Rules};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::sync::Arc;
 
@@ -111,11 +111,7 @@ pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
         size,
         block: config.map_block,
         min_legs: config.min_legs as usize,
-        read_policy: match config.read_policy {
-            config::ReadPolicy::Local => ReadPolicy::Local,
-            config::ReadPolicy::LeastPending => ReadPolicy::LeastPending,
-            config::ReadPolicy::RoundRobin => ReadPolicy::RoundRobin,
-        },
+        read_policy: super::reload::read_policy(config.read_policy),
         hold_ms: limits::HOLD_MS,
         rules: Rules::default(),
         legs: legs.collect(),

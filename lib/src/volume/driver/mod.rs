@@ -10,6 +10,7 @@ mod buffers;
 mod client;
 mod clients;
 mod control;
+mod end;
 mod exports;
 mod hook;
 mod input;
@@ -17,16 +18,19 @@ mod legs;
 mod link;
 mod local;
 mod output;
+mod reload;
 mod remote;
 mod report;
 mod slab;
 mod watch;
 mod workers;
 
-use crate::base::{Class, Error, Id, Name, Result, limits};
+use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::EventKind;
-use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::entrance::Door;
+use crate::volume::metrics::Metrics;
 use crate::volume::options::ServeNotice;
 use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
@@ -34,6 +38,7 @@ use client::{Charge, Client, Pending};
 use control::Control;
 use hook::Hook;
 use legs::Slot;
+pub(crate) use reload::Source;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 use slab::Slab;
@@ -50,6 +55,7 @@ const WAKE: u64 = 1;
 const SIGNAL: u64 = 2;
 const CONTROL_LISTENER: u64 = 3;
 const STDIO: u64 = 4;
+const HANGUP: u64 = 5;
 const LISTENER: u64 = 1 << 16;
 const LEG: u64 = 2 << 16;
 /// Control connections: a name from their slab with this bit.
@@ -82,15 +88,19 @@ pub(crate) struct Setup {
     /// What an administrator should read about the start.
     pub(crate) notes: Vec<String>,
     /// Where NBD clients connect.
-    pub(crate) listeners: Vec<OwnedFd>,
-    /// The same for people: NBD URIs.
-    pub(crate) uris: Vec<String>,
+    pub(crate) doors: Vec<Door>,
     /// The only client, connected already: the volume is served for as long as it stays.
     pub(crate) stdio: Option<OwnedFd>,
     /// Where administrators connect.
     pub(crate) control: OwnedFd,
+    /// Figures for monitoring, if they are wanted.
+    pub(crate) metrics: Option<Metrics>,
+    /// How the configuration is read again.
+    pub(crate) source: Source,
     /// Readable once a signal asks for the end.
     pub(crate) signals: UnixStream,
+    /// Readable once a signal asks for the configuration to be read again; none where that signal is ignored.
+    pub(crate) hangups: Option<UnixStream>,
 }
 
 /// What workers report.
@@ -104,6 +114,10 @@ enum Completion {
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
     /// The command for an event has ended.
     Hooked { problem: Option<String> },
+    /// The configuration was read again.
+    Reread(Box<Result<reload::Prepared>>),
+    /// Something was closed that may have waited.
+    Closed,
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
 }
@@ -148,8 +162,7 @@ struct Driver<'a> {
     io_workers: Workers<Completion>,
     workers: Workers<Completion>,
 
-    listeners: Vec<OwnedFd>,
-    uris: Vec<String>,
+    doors: Vec<Door>,
     listening: bool,
     /// The only client, until it is served.
     stdio: Option<OwnedFd>,
@@ -181,12 +194,22 @@ struct Driver<'a> {
     control: Control,
     hook: Hook,
     signals: UnixStream,
+    hangups: Option<UnixStream>,
+    source: Source,
+    /// A worker reads the configuration; and somebody has asked for that again meanwhile.
+    reloading: bool,
+    reload_again: bool,
+    /// How often systemd wants to hear that the loop lives, in milliseconds; 0 if never.
+    watchdog_ms: u64,
+    barked_ms: u64,
     notify: &'a mut dyn FnMut(ServeNotice),
     serving: bool,
     stopping: bool,
     swept_ms: u64,
     /// The core has stopped: which maps may be closed as clean.
     stopped: Option<Vec<bool>>,
+    /// The last to go: its thread asks the control socket.
+    metrics: Option<Metrics>,
 }
 
 /// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
@@ -213,6 +236,9 @@ impl<'a> Driver<'a> {
         };
         add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
+        if let Some(hangups) = &setup.hangups {
+            add(hangups.as_fd(), HANGUP, EventFlags::IN)?;
+        }
         add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
         if let Some(stdio) = &setup.stdio {
             // Nothing is read before it can be served; that it has gone is always told.
@@ -239,8 +265,7 @@ impl<'a> Driver<'a> {
             epoll,
             pool,
             results,
-            listeners: setup.listeners,
-            uris: setup.uris,
+            doors: setup.doors,
             listening: false,
             only_client: setup.stdio.is_some(),
             refused_clients: 0,
@@ -263,11 +288,18 @@ impl<'a> Driver<'a> {
             control: Control::new(setup.control),
             hook,
             signals: setup.signals,
+            hangups: setup.hangups,
+            source: setup.source,
+            reloading: false,
+            reload_again: false,
+            watchdog_ms: sd_notify::watchdog_enabled().map_or(0, |every| every.as_millis() as u64 / 2),
+            barked_ms: 0,
             notify,
             serving: false,
             stopping: false,
             swept_ms: 0,
             stopped: None,
+            metrics: setup.metrics,
         })
     }
 
@@ -325,6 +357,7 @@ impl<'a> Driver<'a> {
             WAKE => self.completions(),
             SIGNAL => self.signalled(),
             CONTROL_LISTENER => self.accept_control(),
+            HANGUP => self.reload(),
             // The only client has gone before it was served.
             STDIO => self.stop(control::BY_SIGNAL),
             _ if name & CONTROL != 0 => self.control_ready(name & !CONTROL, flags),
@@ -365,6 +398,11 @@ impl<'a> Driver<'a> {
             self.sweep_legs(now_ms);
             self.watch_legs(now_ms);
         }
+        if self.watchdog_ms > 0 && now_ms >= self.barked_ms + self.watchdog_ms {
+            self.barked_ms = now_ms;
+            // A socket that has gone is systemd's trouble: it ends this process.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
     }
 
     fn completions(&mut self) {
@@ -377,48 +415,11 @@ impl<'a> Driver<'a> {
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Reread(prepared) => self.reloaded(*prepared),
+                Completion::Closed => {}
                 Completion::Hooked { problem } => self.hooked(problem),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
             }
         }
-    }
-
-    fn signalled(&mut self) {
-        use std::io::Read as _;
-        let mut bytes = [0; 64];
-        while matches!(self.signals.read(&mut bytes), Ok(n) if n > 0) {}
-        self.stop(control::BY_SIGNAL);
-    }
-
-    /// The clean end: no request is taken any more, those in flight are answered.
-    fn stop(&mut self, id: u64) {
-        if !self.stopping {
-            self.stopping = true;
-            (self.notify)(ServeNotice::Stopping);
-            self.listen(false);
-        }
-        self.events.push(Event::Command { id, command: Command::Stop });
-    }
-
-    /// After the core has stopped: legs are told, replies are sent for a while.
-    fn end(&mut self, ready: &mut Vec<epoll::Event>) {
-        for leg in &mut self.legs {
-            leg.say_goodbye();
-        }
-        self.event(EventKind::Stop, None, "stopped");
-        let began_ms = self.now_ms();
-        self.end_clients();
-        while self.lingers(self.now_ms() - began_ms) {
-            if self.round(ready).is_err() {
-                return;
-            }
-            self.end_clients();
-        }
-    }
-
-    /// Whether somebody has to be told something still, so long after the core has stopped.
-    fn lingers(&self, ms: u64) -> bool {
-        let replies = self.clients.len() > 0 || self.control.is_busy();
-        replies && ms < limits::LINGER_MS || self.hook.is_busy() && ms < limits::HOOK_LINGER_MS
     }
 }

@@ -33,7 +33,7 @@ impl Driver<'_> {
             size: self.size,
             block: self.config.map_block.bytes(),
             suspended: core.suspended || !core.serving,
-            uris: self.uris.clone(),
+            uris: self.uris(),
             clients: self.clients.len() as u64,
             refused: self.refused_clients,
             in_flight: core.in_flight,
@@ -51,6 +51,11 @@ impl Driver<'_> {
             legs,
             ..Status::new(&self.name)
         }
+    }
+
+    /// Where clients connect, for people.
+    fn uris(&self) -> Vec<String> {
+        self.doors.iter().map(|door| door.uri.clone()).collect()
     }
 
     /// Id and generation of each leg, unless a worker is just changing them.
@@ -214,7 +219,8 @@ impl Driver<'_> {
             let _ = rustix::event::epoll::delete(&self.epoll, &client);
             self.greet(client);
         }
-        (self.notify)(ServeNotice::Ready { uris: self.uris.clone() });
+        let uris = self.uris();
+        (self.notify)(ServeNotice::Ready { uris });
         // Without systemd nobody listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
