@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
 use mirror::cli::ask::{request, show_events, show_status};
+use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
 use mirror::cli::{self, ProgressTo, value};
@@ -45,6 +46,8 @@ enum Verb {
         #[arg(long, value_name = "SECONDS", value_parser = value::duration)]
         watch: Option<Duration>,
     },
+    /// Say as a monitoring plugin does how a volume is: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(CheckArgs),
     /// Wait until a volume is in a state; ends with 7 when the time is over
     Wait {
         /// Which volume
@@ -109,6 +112,12 @@ struct LegArgs {
 }
 
 fn main() -> ExitCode {
+    if check::is_asked(std::env::args_os()) {
+        return check::main("mirrord", |cli: Cli| match cli.verb {
+            Verb::Check(args) => Some(args),
+            _ => None,
+        });
+    }
     cli::main("mirrord", run)
 }
 
@@ -136,6 +145,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             request(&volume(&name)?, &Request::Leg { action, leg })?;
         }
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
+        // Taken before, in main.
+        Verb::Check(_) => {}
         Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
     }
     Ok(())

@@ -16,6 +16,9 @@ _mirrord() {
             ",$1")
                 cmd="mirrord"
                 ;;
+            mirrord,check)
+                cmd="mirrord__subcmd__check"
+                ;;
             mirrord,check-config)
                 cmd="mirrord__subcmd__check__subcmd__config"
                 ;;
@@ -56,12 +59,34 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status wait events leg resync check-config"
+            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__check)
+            opts="-q -h --behind --stall --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --behind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stall)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -84,7 +109,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__create)
-            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --read-policy --quiet --help"
+            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --read-policy --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -111,6 +136,18 @@ _mirrord() {
                     return 0
                     ;;
                 --unix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-event)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -218,7 +255,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__serve)
-            opts="-q -h --config --ephemeral --leg --from --known-equal --known-zero --listen --unix --insecure --min-legs --map-block --read-policy --quiet --help"
+            opts="-s -q -h --config --ephemeral --stdio --exit-with-parent --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --read-policy --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -241,6 +278,18 @@ _mirrord() {
                     return 0
                     ;;
                 --unix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-event)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

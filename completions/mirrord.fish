@@ -30,6 +30,7 @@ complete -c mirrord -n "__fish_mirrord_needs_command" -s V -l version -d 'Print 
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "create" -d 'Make a volume of one or more legs'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "serve" -d 'Serve a volume until SIGTERM'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "status" -d 'Show the state of one volume, or of all'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "check" -d 'Say as a monitoring plugin does how a volume is: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "wait" -d 'Wait until a volume is in a state; ends with 7 when the time is over'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "events" -d 'Print what happens, one line for each event'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "leg" -d 'Take a leg out of its volume, or back'
@@ -41,6 +42,9 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l leg -d 'One c
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l from -d 'This leg holds the data; it is copied to all others' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l allow -d 'Only these addresses may connect over TCP: a range, or one; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l metrics -d 'Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l on-event -d 'Run this by the shell at each event; facts are in the environment' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
@@ -56,10 +60,15 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l leg -d 'One co
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l from -d 'This leg holds the data; it is copied to all others' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l allow -d 'Only these addresses may connect over TCP: a range, or one; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l metrics -d 'Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l on-event -d 'Run this by the shell at each event; facts are in the environment' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l ephemeral -d 'A throw-away mirror of the legs that are given: nothing is stored'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -s s -l stdio -d 'One client on standard input and output; stop when it has gone'
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l exit-with-parent -d 'Stop when the process that started this one ends'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-equal -d 'All legs hold the same data already'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l known-zero -d 'All legs read as zeroes'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l insecure -d 'Listen beyond this machine though nothing asks who connects'
@@ -69,6 +78,10 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand status" -l watch -d 'Sho
 complete -c mirrord -n "__fish_mirrord_using_subcommand status" -l json -d 'One JSON document a line for each volume'
 complete -c mirrord -n "__fish_mirrord_using_subcommand status" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand status" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand check" -l behind -d 'CRITICAL when a copy lacks more bytes, or for longer; either may be left out (1G or ,60s)' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand check" -l stall -d 'CRITICAL when a copy that has to be brought back stands still for longer' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand check" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand check" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -l until -d 'The state' -r -f -a "synced\t'Every leg is connected, `UpToDate` and misses nothing'
 connected\t'Every leg is connected'"
 complete -c mirrord -n "__fish_mirrord_using_subcommand wait" -l timeout -d 'Give up after so long' -r

@@ -38,6 +38,9 @@ _arguments "${_arguments_options[@]}" : \
 '--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
+'*--allow=[Only these addresses may connect over TCP\: a range, or one; may be repeated]:CIDR:_default' \
+'--metrics=[Offer figures for Prometheus\: HOST\:PORT or unix\:PATH answer HTTP, a path with a / is a file written anew]:ADDR|FILE:_default' \
+'--on-event=[Run this by the shell at each event; facts are in the environment]:COMMAND:_default' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
@@ -61,10 +64,16 @@ _arguments "${_arguments_options[@]}" : \
 '--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
+'*--allow=[Only these addresses may connect over TCP\: a range, or one; may be repeated]:CIDR:_default' \
+'--metrics=[Offer figures for Prometheus\: HOST\:PORT or unix\:PATH answer HTTP, a path with a / is a file written anew]:ADDR|FILE:_default' \
+'--on-event=[Run this by the shell at each event; facts are in the environment]:COMMAND:_default' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
 '--ephemeral[A throw-away mirror of the legs that are given\: nothing is stored]' \
+'(--listen --unix)-s[One client on standard input and output; stop when it has gone]' \
+'(--listen --unix)--stdio[One client on standard input and output; stop when it has gone]' \
+'--exit-with-parent[Stop when the process that started this one ends]' \
 '--known-equal[All legs hold the same data already]' \
 '--known-zero[All legs read as zeroes]' \
 '--insecure[Listen beyond this machine though nothing asks who connects]' \
@@ -84,6 +93,17 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 '::name -- Which volume; without it all are shown, also those that are not served:_default' \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+'--behind=[CRITICAL when a copy lacks more bytes, or for longer; either may be left out (1G or ,60s)]:BYTES,SECONDS:_default' \
+'--stall=[CRITICAL when a copy that has to be brought back stands still for longer]:SECONDS:_default' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
 && ret=0
 ;;
 (wait)
@@ -191,6 +211,7 @@ _mirrord_commands() {
 'create:Make a volume of one or more legs' \
 'serve:Serve a volume until SIGTERM' \
 'status:Show the state of one volume, or of all' \
+'check:Say as a monitoring plugin does how a volume is\: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN' \
 'wait:Wait until a volume is in a state; ends with 7 when the time is over' \
 'events:Print what happens, one line for each event' \
 'leg:Take a leg out of its volume, or back' \
@@ -198,6 +219,11 @@ _mirrord_commands() {
 'check-config:Check a configuration file\: silence and 0 when it is right' \
     )
     _describe -t commands 'mirrord commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__check_commands] )) ||
+_mirrord__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord check commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__check-config_commands] )) ||
 _mirrord__subcmd__check-config_commands() {

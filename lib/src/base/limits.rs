@@ -133,6 +133,8 @@ pub const YIELD_MS: u64 = 100;
 pub const COPIES_YIELDING: usize = 2;
 /// Pause before a state that could not be made durable is tried again, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 1_000;
+/// At the end, replies are sent for so long at most, in milliseconds.
+pub const LINGER_MS: u64 = 1_000;
 /// Longest clean stop, in milliseconds; what is not flushed by then stays marked.
 pub const STOP_MS: u64 = 60_000;
 
@@ -146,6 +148,27 @@ pub const CONFIG_FILE: u64 = 4 << 20;
 pub const LISTENERS: usize = 16;
 /// Longest a control command may stay unanswered, in milliseconds: longer than a leg's whole deadline.
 pub const CONTROL_REPLY_MS: u64 = 60_000;
+/// Most clients that are given metrics at a time: one Prometheus, its replacement, and a person.
+pub const METRICS_CLIENTS: usize = 8;
+/// Longest that a client of the metrics may take from its connection to its last byte, in milliseconds.
+pub const METRICS_CLIENT_MS: u64 = 5_000;
+/// Longest request for metrics, in bytes.
+pub const METRICS_REQUEST: usize = 8 << 10;
+/// The metrics file is written so often, in milliseconds: how often Prometheus usually asks.
+pub const METRICS_FILE_MS: u64 = 15_000;
+/// And after the start so soon for the first time, in milliseconds.
+pub const METRICS_FIRST_MS: u64 = 500;
+/// Most events that wait for the command of `--on-event`.
+pub const HOOK_EVENTS: usize = 64;
+/// Longest run of that command, in milliseconds; then it is killed with all that it started.
+pub const HOOK_MS: u64 = 30_000;
+/// So often it is looked whether it has ended, in milliseconds.
+pub const HOOK_LOOK_MS: u64 = 20;
+/// At the end of the daemon it is waited for so long, in milliseconds.
+pub const HOOK_LINGER_MS: u64 = 5_000;
+
+/// Longest that `mirrord check` waits for an answer, in milliseconds: monitoring systems give a plugin ten seconds.
+pub const CHECK_REPLY_MS: u64 = 8_000;
 /// Longest `timeout=` of a leg, in milliseconds: a day.
 pub const LEG_TIMEOUT_MAX_MS: u64 = 86_400_000;
 /// Most `retries=` of a leg: attempts of one request are counted in a byte.

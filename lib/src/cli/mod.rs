@@ -2,6 +2,7 @@
 //! library print, and only here does a process end.
 
 pub mod ask;
+pub mod check;
 pub mod dirtymap;
 pub mod filelog;
 pub mod output;

@@ -46,6 +46,8 @@ pub enum EventKind {
     Repaired,
     /// A leg's server sent replies nobody asked for.
     Stray,
+    /// The configuration was read again.
+    Reload,
     /// Events were dropped because their reader was too slow.
     Lost,
     /// A kind that this version does not know.

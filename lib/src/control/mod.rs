@@ -7,12 +7,15 @@
 pub mod client;
 pub mod event;
 pub mod line;
+pub mod metrics;
 pub mod paths;
 pub mod request;
 pub mod status;
+pub mod verdict;
 
 pub use event::{Event, EventKind};
 pub use line::Lines;
 pub use paths::{StateDir, VolumeDir};
 pub use request::{LegAction, Reply, Request};
 pub use status::{LegStatus, ResyncStatus, Status};
+pub use verdict::{Judgement, Thresholds, Verdict, judge};

@@ -5,10 +5,12 @@
 //! `TCP_NODELAY` on both sides) and keep-alive.
 
 mod dial;
+mod inherited;
 mod listen;
 
 pub use dial::{Endpoint, connect, finish, resolve};
-pub use listen::{Peer, accept, listen_tcp, listen_unix};
+pub use inherited::{Drained, Stdio, activated, activation};
+pub use listen::{Bound, Peer, accept, bound, listen_tcp, listen_unix};
 
 use crate::base::limits;
 use rustix::net::sockopt;

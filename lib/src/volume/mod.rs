@@ -3,10 +3,14 @@
 pub mod core;
 mod create;
 mod driver;
+mod entrance;
+mod metrics;
 pub mod options;
 mod serve;
 mod state;
 
 pub use create::create;
-pub use options::{CreateOptions, CreateReport, CreatedLeg, ServeNotice, ServeOptions, Trust};
+pub use options::{
+    CreateOptions, CreateReport, CreatedLeg, Entrance, Reread, ServeNotice, ServeOptions, Trust,
+};
 pub use serve::serve;

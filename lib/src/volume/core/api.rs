@@ -166,6 +166,13 @@ pub enum Command {
         /// Forget the map: copy all of it.
         full: bool,
     },
+    /// Other settings of the volume; requests that are under way keep the old ones.
+    Tune {
+        /// With fewer legs in sync writes are refused.
+        min_legs: usize,
+        /// Which leg answers reads.
+        read_policy: super::ReadPolicy,
+    },
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].
     Stop,
 }

@@ -9,6 +9,10 @@ impl Core {
     pub(super) fn command(&mut self, id: u64, command: Command) {
         let result = match command {
             Command::Stop => return self.stop(id),
+            Command::Tune { min_legs, read_policy } => {
+                (self.config.min_legs, self.config.read_policy) = (min_legs, read_policy);
+                Ok(())
+            }
             _ if !matches!(self.stage, Stage::Serving) => Err("the volume is starting or stopping"),
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
             Command::Fail(leg) => self.take_out(leg, LegState::Failed),

@@ -259,6 +259,7 @@ impl Driver<'_> {
                 self.send_control(key);
             }
         }
+        self.hook.tell(&event);
         if self.control.kept.len() == limits::EVENTS {
             self.control.kept.pop_front();
         }

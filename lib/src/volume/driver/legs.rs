@@ -4,15 +4,16 @@ use super::buffers::Pool;
 use super::link::Ended;
 use super::local::{self, LocalLeg, Work, Worked};
 use super::remote::{self, RemoteLeg, Step, Terms};
+use super::watch::Watch;
 use super::{Completion, Driver, LEG};
 use crate::base::{Address, Class, Error, Result, limits};
-use crate::config::{self, VolumeConfig};
+use crate::config::VolumeConfig;
 use crate::device::FileDevice;
 use crate::leg::{LegDevice, LegSpec, ReadPreference};
 use crate::nbd::NbdUri;
 use crate::nbd::TransmissionFlags;
 use crate::transport::{self, Endpoint};
-use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, ReadPolicy, ReadWish, Rules};
+use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, ReadWish, Rules};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub(super) struct Slot {
     pub(super) offer: Option<Offer>,
     /// When it left the set, while it is out.
     pub(super) last_in_sync: Option<String>,
+    /// Whether it comes nearer to in sync.
+    pub(super) watch: Watch,
 }
 
 /// How a leg is reached.
@@ -71,6 +74,7 @@ impl Slot {
             reason: None,
             offer: None,
             last_in_sync: None,
+            watch: Watch::default(),
         })
     }
 
@@ -107,11 +111,7 @@ pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
         size,
         block: config.map_block,
         min_legs: config.min_legs as usize,
-        read_policy: match config.read_policy {
-            config::ReadPolicy::Local => ReadPolicy::Local,
-            config::ReadPolicy::LeastPending => ReadPolicy::LeastPending,
-            config::ReadPolicy::RoundRobin => ReadPolicy::RoundRobin,
-        },
+        read_policy: super::reload::read_policy(config.read_policy),
         hold_ms: limits::HOLD_MS,
         rules: Rules::default(),
         legs: legs.collect(),

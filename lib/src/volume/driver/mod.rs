@@ -10,27 +10,35 @@ mod buffers;
 mod client;
 mod clients;
 mod control;
+mod end;
 mod exports;
+mod hook;
 mod input;
 mod legs;
 mod link;
 mod local;
 mod output;
+mod reload;
 mod remote;
 mod report;
 mod slab;
+mod watch;
 mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::EventKind;
-use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::entrance::Door;
+use crate::volume::metrics::Metrics;
 use crate::volume::options::ServeNotice;
 use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
 use client::{Charge, Client, Pending};
 use control::Control;
+use hook::Hook;
 use legs::Slot;
+pub(crate) use reload::Source;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -48,7 +56,9 @@ use workers::{Results, Workers};
 const WAKE: u64 = 1;
 const SIGNAL: u64 = 2;
 const CONTROL_LISTENER: u64 = 3;
-const CLOCK: u64 = 4;
+const CLOCK: u64 = 6;
+const STDIO: u64 = 4;
+const HANGUP: u64 = 5;
 const LISTENER: u64 = 1 << 16;
 const LEG: u64 = 2 << 16;
 /// Control connections: a name from their slab with this bit.
@@ -58,8 +68,6 @@ const CONTROL: u64 = 1 << 63;
 const IO_THREADS: usize = 8;
 /// Connection deadlines are looked at so often, in milliseconds.
 const SWEEP_MS: u64 = 200;
-/// At the end, replies are sent for so long at most, in milliseconds.
-const LINGER_MS: u64 = 1_000;
 
 /// Everything that a volume needs to be served.
 #[derive(Debug)]
@@ -83,13 +91,19 @@ pub(crate) struct Setup {
     /// What an administrator should read about the start.
     pub(crate) notes: Vec<String>,
     /// Where NBD clients connect.
-    pub(crate) listeners: Vec<OwnedFd>,
-    /// The same for people: NBD URIs.
-    pub(crate) uris: Vec<String>,
+    pub(crate) doors: Vec<Door>,
+    /// The only client, connected already: the volume is served for as long as it stays.
+    pub(crate) stdio: Option<OwnedFd>,
     /// Where administrators connect.
     pub(crate) control: OwnedFd,
+    /// Figures for monitoring, if they are wanted.
+    pub(crate) metrics: Option<Metrics>,
+    /// How the configuration is read again.
+    pub(crate) source: Source,
     /// Readable once a signal asks for the end.
     pub(crate) signals: UnixStream,
+    /// Readable once a signal asks for the configuration to be read again; none where that signal is ignored.
+    pub(crate) hangups: Option<UnixStream>,
 }
 
 /// What workers report.
@@ -101,6 +115,12 @@ enum Completion {
     Opened { leg: LegIx, device: Result<crate::device::FileDevice> },
     /// A host's name was looked up.
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    /// The command for an event has ended.
+    Hooked { problem: Option<String> },
+    /// The configuration was read again.
+    Reread(Box<Result<reload::Prepared>>),
+    /// Something was closed that may have waited.
+    Closed,
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
 }
@@ -146,9 +166,14 @@ struct Driver<'a> {
     io_workers: Workers<Completion>,
     workers: Workers<Completion>,
 
-    listeners: Vec<OwnedFd>,
-    uris: Vec<String>,
+    doors: Vec<Door>,
     listening: bool,
+    /// The only client, until it is served.
+    stdio: Option<OwnedFd>,
+    /// There is one client only, and the end when it has gone.
+    only_client: bool,
+    /// Connections that the allow-list kept out.
+    refused_clients: u64,
     clients: Slab<Client>,
     requests: Slab<Pending>,
     /// Requests that the core has, and bytes of payload in flight.
@@ -171,13 +196,24 @@ struct Driver<'a> {
     widened: u64,
 
     control: Control,
+    hook: Hook,
     signals: UnixStream,
+    hangups: Option<UnixStream>,
+    source: Source,
+    /// A worker reads the configuration; and somebody has asked for that again meanwhile.
+    reloading: bool,
+    reload_again: bool,
+    /// How often systemd wants to hear that the loop lives, in milliseconds; 0 if never.
+    watchdog_ms: u64,
+    barked_ms: u64,
     notify: &'a mut dyn FnMut(ServeNotice),
     serving: bool,
     stopping: bool,
     swept_ms: u64,
     /// The core has stopped: which maps may be closed as clean.
     stopped: Option<Vec<bool>>,
+    /// The last to go: its thread asks the control socket.
+    metrics: Option<Metrics>,
 }
 
 /// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
@@ -221,12 +257,20 @@ impl<'a> Driver<'a> {
         // Edge-triggered: nobody reads how often it ticked.
         add(clock.as_fd(), CLOCK, EventFlags::IN | EventFlags::ET)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
+        if let Some(hangups) = &setup.hangups {
+            add(hangups.as_fd(), HANGUP, EventFlags::IN)?;
+        }
         add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
+        if let Some(stdio) = &setup.stdio {
+            // Nothing is read before it can be served; that it has gone is always told.
+            add(stdio.as_fd(), STDIO, EventFlags::empty())?;
+        }
         let pool = Pool::new();
         let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
         let now = Instant::now();
+        let hook = Hook::new(setup.config.on_event.clone(), results.workers("mirrord-hook", 1));
         Ok(Self {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
@@ -243,9 +287,11 @@ impl<'a> Driver<'a> {
             _clock: clock,
             pool,
             results,
-            listeners: setup.listeners,
-            uris: setup.uris,
+            doors: setup.doors,
             listening: false,
+            only_client: setup.stdio.is_some(),
+            refused_clients: 0,
+            stdio: setup.stdio,
             clients: Slab::default(),
             requests: Slab::default(),
             totals: Charge::default(),
@@ -262,12 +308,20 @@ impl<'a> Driver<'a> {
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
+            hook,
             signals: setup.signals,
+            hangups: setup.hangups,
+            source: setup.source,
+            reloading: false,
+            reload_again: false,
+            watchdog_ms: sd_notify::watchdog_enabled().map_or(0, |every| every.as_millis() as u64 / 2),
+            barked_ms: 0,
             notify,
             serving: false,
             stopping: false,
             swept_ms: 0,
             stopped: None,
+            metrics: setup.metrics,
         })
     }
 
@@ -328,6 +382,9 @@ impl<'a> Driver<'a> {
             // A round has begun, that is all that it is for.
             CLOCK => {}
             CONTROL_LISTENER => self.accept_control(),
+            HANGUP => self.reload(),
+            // The only client has gone before it was served.
+            STDIO => self.stop(control::BY_SIGNAL),
             _ if name & CONTROL != 0 => self.control_ready(name & !CONTROL, flags),
             _ if name > u64::from(u32::MAX) => self.client_ready(name, flags),
             _ if name >= LEG => self.leg_ready((name - LEG) as usize, flags),
@@ -364,6 +421,12 @@ impl<'a> Driver<'a> {
             self.swept_ms = now_ms;
             self.sweep_clients(now_ms);
             self.sweep_legs(now_ms);
+            self.watch_legs(now_ms);
+        }
+        if self.watchdog_ms > 0 && now_ms >= self.barked_ms + self.watchdog_ms {
+            self.barked_ms = now_ms;
+            // A socket that has gone is systemd's trouble: it ends this process.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
 
@@ -377,40 +440,11 @@ impl<'a> Driver<'a> {
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Reread(prepared) => self.reloaded(*prepared),
+                Completion::Closed => {}
+                Completion::Hooked { problem } => self.hooked(problem),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
             }
-        }
-    }
-
-    fn signalled(&mut self) {
-        use std::io::Read as _;
-        let mut bytes = [0; 64];
-        while matches!(self.signals.read(&mut bytes), Ok(n) if n > 0) {}
-        self.stop(control::BY_SIGNAL);
-    }
-
-    /// The clean end: no request is taken any more, those in flight are answered.
-    fn stop(&mut self, id: u64) {
-        if !self.stopping {
-            self.stopping = true;
-            (self.notify)(ServeNotice::Stopping);
-            self.listen(false);
-        }
-        self.events.push(Event::Command { id, command: Command::Stop });
-    }
-
-    /// After the core has stopped: legs are told, replies are sent for a while.
-    fn end(&mut self, ready: &mut Vec<epoll::Event>) {
-        for leg in &mut self.legs {
-            leg.say_goodbye();
-        }
-        let until_ms = self.now_ms() + LINGER_MS;
-        self.end_clients();
-        while (self.clients.len() > 0 || self.control.is_busy()) && self.now_ms() < until_ms {
-            if self.round(ready).is_err() {
-                return;
-            }
-            self.end_clients();
         }
     }
 }

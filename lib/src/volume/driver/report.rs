@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::legs::{LegIo, Slot};
+use super::watch;
 use crate::base::{Error, units::show_size};
 use crate::control::event::now as this_moment;
 use crate::control::{EventKind, LegStatus, ResyncStatus, Status};
@@ -32,8 +33,9 @@ impl Driver<'_> {
             size: self.size,
             block: self.config.map_block.bytes(),
             suspended: core.suspended || !core.serving,
-            uris: self.uris.clone(),
+            uris: self.uris(),
             clients: self.clients.len() as u64,
+            refused: self.refused_clients,
             in_flight: core.in_flight,
             pending: self.totals.bytes as u64,
             read: self.read_bytes,
@@ -49,6 +51,11 @@ impl Driver<'_> {
             legs,
             ..Status::new(&self.name)
         }
+    }
+
+    /// Where clients connect, for people.
+    fn uris(&self) -> Vec<String> {
+        self.doors.iter().map(|door| door.uri.clone()).collect()
     }
 
     /// Id and generation of each leg, unless a worker is just changing them.
@@ -122,6 +129,8 @@ impl Driver<'_> {
             written: leg.written_bytes,
             resync: leg.resync.map(|resync| self.resync_status(&resync, leg)),
             last_in_sync: slot.last_in_sync.clone(),
+            behind_seconds: watch::behind_seconds(self.now_ms(), leg),
+            stalled_seconds: slot.watch.still_seconds(self.now_ms()),
             resynced: leg.resync_bytes,
             cannot_defend: true,
             flush_unsafe: slot.spec.flush_unsafe,
@@ -205,7 +214,13 @@ impl Driver<'_> {
             return;
         }
         self.listen(true);
-        (self.notify)(ServeNotice::Ready { uris: self.uris.clone() });
+        if let Some(client) = self.stdio.take() {
+            // If it was not waited for, waiting for it again fails, and it is dropped.
+            let _ = rustix::event::epoll::delete(&self.epoll, &client);
+            self.greet(client);
+        }
+        let uris = self.uris();
+        (self.notify)(ServeNotice::Ready { uris });
         // Without systemd nobody listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
