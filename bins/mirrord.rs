@@ -17,7 +17,7 @@ use std::time::Duration;
 #[derive(Parser)]
 #[command(name = "mirrord", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "\
-LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
+LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N][,rate=R]
 DEVICE is PATH, file:PATH, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
 See mirrord(8).")]
 pub struct Cli {
@@ -83,6 +83,10 @@ enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends
+    Pause(MaybeLeg),
+    /// Let copies go on
+    Resume(MaybeLeg),
     /// Check a configuration file: silence and 0 when it is right
     CheckConfig {
         /// The file
@@ -98,6 +102,14 @@ enum Leg {
     Attach(LegArgs),
     /// Declare a leg failed, without waiting for its deadline
     Fail(LegArgs),
+}
+
+#[derive(clap::Args)]
+struct MaybeLeg {
+    /// Which volume
+    name: Name,
+    /// Which leg; without it all legs
+    leg: Option<Name>,
 }
 
 #[derive(clap::Args)]
@@ -136,6 +148,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             request(&volume(&name)?, &Request::Leg { action, leg })?;
         }
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
+        Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
+        Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
         Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
     }
     Ok(())

@@ -28,6 +28,12 @@ _mirrord() {
             mirrord,leg)
                 cmd="mirrord__subcmd__leg"
                 ;;
+            mirrord,pause)
+                cmd="mirrord__subcmd__pause"
+                ;;
+            mirrord,resume)
+                cmd="mirrord__subcmd__resume"
+                ;;
             mirrord,resync)
                 cmd="mirrord__subcmd__resync"
                 ;;
@@ -56,7 +62,7 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status wait events leg resync check-config"
+            opts="-q -h -V --quiet --help --version create serve status wait events leg resync pause resume check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -192,6 +198,34 @@ _mirrord() {
         mirrord__subcmd__leg__subcmd__fail)
             opts="-q -h --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__pause)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__resume)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

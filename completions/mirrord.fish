@@ -34,6 +34,8 @@ complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "wait" -d 'Wait unti
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "events" -d 'Print what happens, one line for each event'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "leg" -d 'Take a leg out of its volume, or back'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resync" -d 'Copy what is missing to a leg, or to all that miss something'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "pause" -d 'Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resume" -d 'Let copies go on'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "check-config" -d 'Check a configuration file: silence and 0 when it is right'
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l size -d 'Size of the volume' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l like -d 'As large as this device' -r
@@ -93,5 +95,9 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand leg; and __fish_seen_sub
 complete -c mirrord -n "__fish_mirrord_using_subcommand resync" -l full -d 'Copy everything, whatever the map says'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resync" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resync" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand pause" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand pause" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resume" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resume" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand check-config" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand check-config" -s h -l help -d 'Print help'

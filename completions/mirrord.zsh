@@ -171,6 +171,26 @@ _arguments "${_arguments_options[@]}" : \
 '::leg -- Which leg; without it all that miss something:_default' \
 && ret=0
 ;;
+(pause)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all legs:_default' \
+&& ret=0
+;;
+(resume)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all legs:_default' \
+&& ret=0
+;;
 (check-config)
 _arguments "${_arguments_options[@]}" : \
 '-q[Say nothing that is not asked for, except errors]' \
@@ -195,6 +215,8 @@ _mirrord_commands() {
 'events:Print what happens, one line for each event' \
 'leg:Take a leg out of its volume, or back' \
 'resync:Copy what is missing to a leg, or to all that miss something' \
+'pause:Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends' \
+'resume:Let copies go on' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
     )
     _describe -t commands 'mirrord commands' commands "$@"
@@ -237,6 +259,16 @@ _mirrord__subcmd__leg__subcmd__detach_commands() {
 _mirrord__subcmd__leg__subcmd__fail_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord leg fail commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__pause_commands] )) ||
+_mirrord__subcmd__pause_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord pause commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__resume_commands] )) ||
+_mirrord__subcmd__resume_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord resume commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__resync_commands] )) ||
 _mirrord__subcmd__resync_commands() {

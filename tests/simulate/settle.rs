@@ -57,6 +57,9 @@ impl World<'_> {
     fn heal(&mut self) {
         self.ambushes.clear();
         self.bad_persist_until = 0;
+        if self.core.is_some() {
+            self.command(Command::Resume(None));
+        }
         for leg in &mut self.legs {
             leg.away_until = 0;
             leg.slow = (0, 1);

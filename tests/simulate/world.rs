@@ -283,6 +283,7 @@ impl<'a> World<'a> {
                     flush_unsafe: false,
                     timeout_ms: l.timeout_ms,
                     retries: l.retries,
+                    rate: l.rate,
                 })
                 .collect(),
         };

@@ -32,6 +32,18 @@ pub enum Request {
         #[serde(default)]
         full: bool,
     },
+    /// Copies to a leg, or to all legs, wait until `resume`, or until the daemon ends.
+    Pause {
+        /// Which leg; all, if none is named.
+        #[serde(default)]
+        leg: Option<Name>,
+    },
+    /// They go on.
+    Resume {
+        /// Which leg; all, if none is named.
+        #[serde(default)]
+        leg: Option<Name>,
+    },
     /// A clean stop, the same as SIGTERM.
     Stop,
 }
@@ -156,6 +168,7 @@ mod tests {
                 Request::Resync { leg: Some(leg), full: false },
                 r#"{"request":"resync","leg":"far","full":false}"#,
             ),
+            (Request::Pause { leg: None }, r#"{"request":"pause","leg":null}"#),
             (Request::Stop, r#"{"request":"stop"}"#),
         ] {
             assert_eq!(to_line(&request).expect("line"), format!("{line}\n").as_bytes());

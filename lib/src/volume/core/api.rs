@@ -166,6 +166,10 @@ pub enum Command {
         /// Forget the map: copy all of it.
         full: bool,
     },
+    /// Copies to the leg (to all legs if none is named) wait until [`Command::Resume`]; forgotten at a restart.
+    Pause(Option<LegIx>),
+    /// They go on.
+    Resume(Option<LegIx>),
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].
     Stop,
 }
@@ -349,6 +353,10 @@ pub enum Note {
     SyncDone,
     /// A flush of this leg failed.
     FlushFailed,
+    /// Nothing of its resync has been answered for [`crate::base::limits::STALL_MS`].
+    Stalled,
+    /// A stalled resync has moved again for [`crate::base::limits::STALL_CALM_MS`].
+    Moving,
     /// A read failed on this leg and is to be repaired.
     ReadRepair,
     /// The leg failed and stays out until an administrator attaches it.

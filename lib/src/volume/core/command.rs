@@ -9,6 +9,9 @@ impl Core {
     pub(super) fn command(&mut self, id: u64, command: Command) {
         let result = match command {
             Command::Stop => return self.stop(id),
+            // Also before the volume serves: a resync that must not begin.
+            Command::Pause(leg) => self.pause(leg, true),
+            Command::Resume(leg) => self.pause(leg, false),
             _ if !matches!(self.stage, Stage::Serving) => Err("the volume is starting or stopping"),
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
             Command::Fail(leg) => self.take_out(leg, LegState::Failed),
@@ -63,6 +66,17 @@ impl Core {
             self.legs[ix].attempts = 0;
         }
         self.reach_now(ix);
+        Ok(())
+    }
+
+    fn pause(&mut self, leg: Option<LegIx>, paused: bool) -> Result<(), &'static str> {
+        if leg.is_some_and(|ix| ix >= self.legs.len()) {
+            return Err("no such leg");
+        }
+        for ix in (0..self.legs.len()).filter(|&ix| leg.is_none_or(|leg| leg == ix)) {
+            self.legs[ix].paused = paused;
+            self.pump(ix);
+        }
         Ok(())
     }
 

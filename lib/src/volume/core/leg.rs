@@ -84,6 +84,12 @@ pub(super) struct Leg {
     pub(super) finishing: bool,
     /// A copy has ended since the last flush was issued.
     pub(super) copied_since_flush: bool,
+    /// No copy is begun: an administrator said so.
+    pub(super) paused: bool,
+    /// With a ceiling: no copy before this moment, in microseconds of the ticks' clock.
+    pub(super) rate_free_us: u64,
+    /// How its resync moves.
+    pub(super) motion: super::halt::Motion,
     /// After an error, copies pause until then.
     pub(super) pause_until_ms: u64,
     /// Failures since it was last UpToDate.
@@ -142,6 +148,9 @@ impl Leg {
             sync: None,
             finishing: false,
             copied_since_flush: false,
+            paused: false,
+            rate_free_us: 0,
+            motion: super::halt::Motion::default(),
             pause_until_ms: 0,
             troubles: 0,
             last_in_sync_ms: None,
@@ -244,6 +253,11 @@ impl Leg {
 
     pub(super) fn is_held(&self, block: u64) -> Option<u64> {
         self.held.iter().find(|(blocks, _)| blocks.contains(&block)).map(|(blocks, _)| blocks.end)
+    }
+
+    /// When the last hold of a block ends.
+    pub(super) fn held_until(&self, block: u64) -> Option<u64> {
+        self.held.iter().filter(|(blocks, _)| blocks.contains(&block)).map(|(_, until)| *until).max()
     }
 
     pub(super) fn hold(&mut self, blocks: Range<u64>, until_ms: u64) {

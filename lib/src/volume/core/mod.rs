@@ -13,6 +13,7 @@
 pub mod api;
 mod command;
 mod flush;
+mod halt;
 mod leg;
 mod op;
 mod persist;
@@ -32,6 +33,7 @@ pub use api::{
     Action, Answer, Ask, Caps, Command, Event, Fault, IoId, LegIx, LegRecord, Note, Source, TICK_MS, Token,
 };
 use flush::FlushOp;
+pub use halt::Halt;
 use leg::Leg;
 use op::Ops;
 pub use rules::{Rule, Rules};
@@ -75,6 +77,8 @@ pub struct LegConfig {
     pub timeout_ms: u64,
     /// Attempts to connect again, or to repeat a failed request, before it leaves.
     pub retries: u32,
+    /// Most bytes a second that a resync copies to it; `None`: as clients leave room.
+    pub rate: Option<u64>,
 }
 
 /// What the core must know of the volume.
@@ -110,7 +114,7 @@ pub struct LegStart {
 }
 
 /// Figures of one leg for the status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LegStatus {
     /// Disk state word.
     pub state: LegState,
@@ -124,6 +128,10 @@ pub struct LegStatus {
     pub missing_bytes: u64,
     /// Bytes sent and not known durable, in blocks.
     pub unflushed_bytes: u64,
+    /// An administrator paused its resync.
+    pub paused: bool,
+    /// Why its resync does not move, if it does not.
+    pub halt: Option<Halt>,
     /// Bytes held because late writes may still land.
     pub held_bytes: u64,
     /// Bytes to be read and written back in place before a flush is believed.
@@ -154,7 +162,7 @@ pub struct ResyncStatus {
 }
 
 /// Disk state of a leg in memory, design.md section 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LegState {
     /// In the in-sync set.
     UpToDate,
@@ -163,6 +171,7 @@ pub enum LegState {
     /// Part old, part new, and no resync running.
     Inconsistent,
     /// Consistent, but a newer copy is known.
+    #[default]
     Outdated,
     /// Out until an administrator attaches it.
     Failed,

@@ -29,6 +29,7 @@ impl Rig {
                 flush_unsafe: false,
                 timeout_ms: 10_000,
                 retries: 0,
+                rate: None,
             })
             .collect();
         let start = records
@@ -413,4 +414,49 @@ fn the_last_good_leg_cannot_be_taken_out() {
     rig.step(Event::Command { id: 2, command: Command::Detach(0) });
     assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 1, result: Ok(()) })));
     assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 2, result: Err(_) })));
+}
+
+/// A good local leg and a target, everything missing, connected and open.
+fn target() -> Rig {
+    let good = LegRecord { in_sync: true, ..LegRecord::default() };
+    let out = LegRecord { inconsistent: true, ..LegRecord::default() };
+    let all: Vec<u64> = (0..SIZE / BLOCK).collect();
+    let mut rig = Rig::new(&[false, false], &[good, out], &[&[], &all], true);
+    rig.up(0);
+    rig
+}
+
+#[test]
+fn a_paused_resync_begins_no_copy_until_it_is_resumed() {
+    let mut rig = target();
+    rig.persisted();
+    rig.tick(limits::YIELD_MS);
+    rig.step(Event::Command { id: 1, command: Command::Pause(Some(1)) });
+    rig.up(1);
+    rig.persisted();
+    rig.tick(1000);
+    assert!(rig.take(0, "read").is_none());
+    assert_eq!(rig.core.status().legs[1].halt, Some(Halt::Paused));
+    rig.step(Event::Command { id: 2, command: Command::Resume(None) });
+    assert!(rig.take(0, "read").is_some());
+    assert_eq!(rig.core.status().legs[1].halt, None);
+}
+
+#[test]
+fn a_ceiling_lets_a_resync_copy_no_more_than_it_says() {
+    let mut rig = target();
+    rig.core.legs[1].config.rate = Some(limits::COPY_LEN);
+    rig.up(1);
+    rig.persisted();
+    let mut copied = 0;
+    for _ in 0..100 {
+        rig.tick(50);
+        while let Some(io) = rig.take(0, "read") {
+            rig.finish(0, io, Ok(()));
+            rig.answer(1, "write", Ok(()));
+            copied += limits::COPY_LEN;
+        }
+    }
+    assert!((5..=6).contains(&(copied / limits::COPY_LEN)), "{copied} in 5 s");
+    assert_eq!(rig.core.status().legs[1].halt, Some(Halt::Rate));
 }

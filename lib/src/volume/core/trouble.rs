@@ -365,6 +365,7 @@ impl Core {
             self.legs[ix].held.retain(|(_, until)| *until > now_ms);
             self.self_flush(ix);
             self.pump(ix);
+            self.watch(ix);
         }
     }
 

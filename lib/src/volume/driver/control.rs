@@ -174,18 +174,30 @@ impl Driver<'_> {
                 return self.command(key, command);
             }
             Request::Resync { leg, full } => {
-                let at = leg.as_ref().map(|leg| self.legs.iter().position(|slot| slot.spec.name == *leg));
-                match (leg, at) {
-                    (Some(leg), Some(None)) => self.unknown_leg(&leg).into(),
-                    (_, at) => return self.command(key, Command::Resync { leg: at.flatten(), full }),
-                }
+                return self.command_leg(key, leg, |leg| Command::Resync { leg, full });
             }
+            Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),
+            Request::Resume { leg } => return self.command_leg(key, leg, Command::Resume),
             Request::Stop => {
                 let id = self.command_id(key);
                 return self.stop(id);
             }
         };
         self.reply_control(key, &reply);
+    }
+
+    /// A command about one leg, or all of them.
+    fn command_leg(
+        &mut self,
+        key: u64,
+        leg: Option<crate::base::Name>,
+        command: impl FnOnce(Option<usize>) -> Command,
+    ) {
+        let at = leg.as_ref().map(|leg| self.legs.iter().position(|slot| slot.spec.name == *leg));
+        match (leg, at) {
+            (Some(leg), Some(None)) => self.reply_control(key, &self.unknown_leg(&leg).into()),
+            (_, at) => self.command(key, command(at.flatten())),
+        }
     }
 
     fn unknown_leg(&self, leg: &crate::base::Name) -> Error {

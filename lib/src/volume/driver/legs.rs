@@ -102,6 +102,7 @@ pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
         flush_unsafe: leg.flush_unsafe,
         timeout_ms: leg.timeout_ms,
         retries: leg.retries,
+        rate: leg.rate,
     });
     Config {
         size,

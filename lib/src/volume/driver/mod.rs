@@ -6,6 +6,7 @@
 //! sockets. Payloads are received once and never copied on the way ([`buffers`]).
 
 mod actions;
+mod advice;
 mod buffers;
 mod client;
 mod clients;

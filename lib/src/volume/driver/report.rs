@@ -1,6 +1,7 @@
 //! What people are told: the status, and events out of the core's notes.
 
 use super::Driver;
+use super::advice::{self, Advice, Circumstances};
 use super::legs::{LegIo, Slot};
 use crate::base::{Error, units::show_size};
 use crate::control::event::now as this_moment;
@@ -22,9 +23,10 @@ impl Driver<'_> {
             .map(|((slot, leg), (id, generation))| LegStatus { id, generation, ..self.leg_status(slot, leg) })
             .collect();
         let good = core.legs.iter().filter(|leg| leg.state == LegState::UpToDate).count();
-        let reason = self.reason(&core, good);
-        let next = reason.is_some().then(|| format!("mirrord events {} --now", self.name));
-        let next = legs.iter().find_map(|leg| leg.next.clone()).or(next);
+        let what = Circumstances { stopping: self.stopping, good, min_legs: self.config.min_legs as usize };
+        let advices: Vec<Advice> =
+            legs.iter().map(|leg| Advice { reason: None, next: leg.next.clone() }).collect();
+        let Advice { reason, next } = advice::volume(&self.name, &core, what, &advices);
         Status {
             id: self.id.to_string(),
             running: true,
@@ -61,26 +63,6 @@ impl Driver<'_> {
         }
     }
 
-    fn reason(&self, core: &core::Status, good: usize) -> Option<String> {
-        if self.stopping {
-            return Some("stopping: requests drain".to_owned());
-        }
-        if core.suspended {
-            return Some("no good leg can be reached; requests wait".to_owned());
-        }
-        if !core.serving {
-            return Some("starting: legs are being connected".to_owned());
-        }
-        if !core.state_durable {
-            return Some("the state of the legs is not on stable storage yet".to_owned());
-        }
-        if good < self.config.min_legs as usize {
-            let least = self.config.min_legs;
-            return Some(format!("{good} legs are UpToDate, min-legs is {least}: writes are refused"));
-        }
-        None
-    }
-
     fn leg_status(&self, slot: &Slot, leg: &core::LegStatus) -> LegStatus {
         let (received, sent, pending, queued) = match &slot.io {
             LegIo::Local(local) => (0, 0, local.outstanding_bytes, 0),
@@ -100,7 +82,7 @@ impl Driver<'_> {
             Connection::Connecting
         };
         let name = &slot.spec.name;
-        let (reason, next) = advice(&self.name, name, slot, leg);
+        let Advice { reason, next } = advice::leg(&self.name, name, leg, slot.reason.as_deref());
         LegStatus {
             name: name.to_string(),
             device: slot.spec.device.to_string(),
@@ -115,6 +97,9 @@ impl Driver<'_> {
             dirty: leg.missing_bytes,
             unflushed: leg.unflushed_bytes,
             held: leg.held_bytes,
+            paused: leg.paused,
+            halt: leg.halt.map(|halt| advice::halt_words(halt).0.to_owned()),
+            rate_limit: slot.spec.rate,
             rewrite: leg.rewrite_bytes,
             received,
             sent,
@@ -142,7 +127,7 @@ impl Driver<'_> {
             total: resync.total,
             percent_in_sync: percent(equal, self.size),
             rate,
-            estimated_seconds_to_finish: (rate > 0).then(|| left.div_ceil(rate)),
+            estimated_seconds_to_finish: (rate > 0 && leg.halt.is_none()).then(|| left.div_ceil(rate)),
         }
     }
 
@@ -169,6 +154,8 @@ impl Driver<'_> {
             Note::FlushFailed => {
                 (EventKind::FlushFailed, "a flush failed: unflushed blocks are missing".to_owned())
             }
+            Note::Stalled => (EventKind::Stalled, "its resync has stalled: nothing is answered".to_owned()),
+            Note::Moving => (EventKind::Moving, "its resync moves again".to_owned()),
             Note::ReadRepair => (EventKind::Repaired, "a read failed; the block is written again".to_owned()),
             Note::Failed => (EventKind::Failed, "it failed and stays out until it is attached".to_owned()),
             Note::PersistFailed => {
@@ -215,32 +202,6 @@ impl Driver<'_> {
 fn percent(part: u64, whole: u64) -> f64 {
     let hundredths = u128::from(part) * 10_000 / u128::from(whole.max(1));
     f64::from(u32::try_from(hundredths).unwrap_or(10_000)) / 100.0
-}
-
-/// Why a leg is not UpToDate, and what to type.
-fn advice(
-    volume: &crate::base::Name,
-    name: &crate::base::Name,
-    slot: &Slot,
-    leg: &core::LegStatus,
-) -> (Option<String>, Option<String>) {
-    let attach = || Some(format!("mirrord leg attach {volume} {name}"));
-    let because = |what: &str| match &slot.reason {
-        Some(reason) => Some(format!("{what}: {reason}")),
-        None => Some(what.to_owned()),
-    };
-    match leg.state {
-        LegState::UpToDate if leg.connected => (None, None),
-        LegState::Detached => (Some("detached by an administrator".to_owned()), attach()),
-        LegState::Failed => (because("it failed"), attach()),
-        _ if !leg.connected => (because("not connected"), Some(format!("mirrord resync {volume} {name}"))),
-        _ if leg.held_bytes > 0 => (
-            Some("late writes may still come".to_owned()),
-            Some(format!("mirrord wait {volume} --until synced")),
-        ),
-        _ if leg.resync.is_some() => (None, Some(format!("mirrord wait {volume} --until synced"))),
-        _ => (because("waiting for its resync"), Some(format!("mirrord resync {volume} {name}"))),
-    }
 }
 
 const fn disk_state(state: LegState) -> DiskState {
