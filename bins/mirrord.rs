@@ -4,11 +4,12 @@
 
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
+use mirror::cli::admin::{LegVerb, leg};
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
 use mirror::cli::{self, ProgressTo, value};
-use mirror::control::{LegAction, Request, StateDir};
+use mirror::control::{Request, StateDir};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,9 +71,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Take a leg out of its volume, or back
+    /// Add, remove, replace, change legs; take one out, or back
     #[command(subcommand)]
-    Leg(Leg),
+    Leg(LegVerb),
     /// Copy what is missing to a leg, or to all that miss something
     Resync {
         /// Which volume
@@ -94,30 +95,12 @@ enum Verb {
     },
 }
 
-#[derive(Subcommand)]
-enum Leg {
-    /// Take a leg out until it is attached; its map collects what it misses
-    Detach(LegArgs),
-    /// Take a leg back; what it missed is copied
-    Attach(LegArgs),
-    /// Declare a leg failed, without waiting for its deadline
-    Fail(LegArgs),
-}
-
 #[derive(clap::Args)]
 struct MaybeLeg {
     /// Which volume
     name: Name,
     /// Which leg; without it all legs
     leg: Option<Name>,
-}
-
-#[derive(clap::Args)]
-struct LegArgs {
-    /// Which volume
-    name: Name,
-    /// Which leg
-    leg: Name,
 }
 
 fn main() -> ExitCode {
@@ -139,14 +122,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Events { name, now, json } => {
             show_events(&StateDir::from_environment()?, name.as_ref(), now, json)?;
         }
-        Verb::Leg(action) => {
-            let (action, LegArgs { name, leg }) = match action {
-                Leg::Detach(args) => (LegAction::Detach, args),
-                Leg::Attach(args) => (LegAction::Attach, args),
-                Leg::Fail(args) => (LegAction::Fail, args),
-            };
-            request(&volume(&name)?, &Request::Leg { action, leg })?;
-        }
+        Verb::Leg(verb) => leg(verb, cli.quiet)?,
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
         Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,

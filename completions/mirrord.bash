@@ -46,6 +46,9 @@ _mirrord() {
             mirrord,wait)
                 cmd="mirrord__subcmd__wait"
                 ;;
+            mirrord__subcmd__leg,add)
+                cmd="mirrord__subcmd__leg__subcmd__add"
+                ;;
             mirrord__subcmd__leg,attach)
                 cmd="mirrord__subcmd__leg__subcmd__attach"
                 ;;
@@ -54,6 +57,18 @@ _mirrord() {
                 ;;
             mirrord__subcmd__leg,fail)
                 cmd="mirrord__subcmd__leg__subcmd__fail"
+                ;;
+            mirrord__subcmd__leg,remove)
+                cmd="mirrord__subcmd__leg__subcmd__remove"
+                ;;
+            mirrord__subcmd__leg,replace)
+                cmd="mirrord__subcmd__leg__subcmd__replace"
+                ;;
+            mirrord__subcmd__leg,reset)
+                cmd="mirrord__subcmd__leg__subcmd__reset"
+                ;;
+            mirrord__subcmd__leg,set)
+                cmd="mirrord__subcmd__leg__subcmd__set"
                 ;;
             *)
                 ;;
@@ -154,8 +169,22 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__leg)
-            opts="-q -h --quiet --help detach attach fail"
+            opts="-q -h --quiet --help add remove detach attach fail replace set reset"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__leg__subcmd__add)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -196,6 +225,66 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__leg__subcmd__fail)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__leg__subcmd__remove)
+            opts="-q -h --force --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --force)
+                    COMPREPLY=($(compgen -W "last-copy" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__leg__subcmd__replace)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__leg__subcmd__reset)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__leg__subcmd__set)
             opts="-q -h --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -142,6 +142,16 @@ pub enum Trouble {
         /// How many.
         count: u64,
     },
+    /// An administrator removes a leg.
+    Remove {
+        /// Which leg.
+        leg: usize,
+    },
+    /// An administrator adds a leg where one was removed.
+    Add {
+        /// Which leg.
+        leg: usize,
+    },
     /// An administrator's command.
     Admin(Command),
     /// The next time this happens, that follows within milliseconds.

@@ -137,6 +137,8 @@ pub const STALL_MS: u64 = 5_000;
 pub const STALL_CALM_MS: u64 = 2_000;
 /// Highest `rate=` of a leg, in bytes a second: more than any network or disk, and its products fit 64 bits.
 pub const RATE_MAX: u64 = 1 << 40;
+/// Pause before a step that goes on by itself (the removal of a replaced leg) is tried again, in milliseconds.
+pub const TASK_RETRY_MS: u64 = 10_000;
 /// Pause before a state that could not be made durable is tried again, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 1_000;
 /// Longest clean stop, in milliseconds; what is not flushed by then stays marked.

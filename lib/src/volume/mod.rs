@@ -3,6 +3,8 @@
 pub mod core;
 mod create;
 mod driver;
+mod members;
+pub mod offline;
 pub mod options;
 mod serve;
 mod state;

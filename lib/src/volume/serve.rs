@@ -116,11 +116,12 @@ fn serve_with(
     let records = Arc::new(Mutex::new(opened.records));
     let setup = Setup {
         name: options.name.clone(),
+        dir: options.volume_dir(),
         id: opened.id,
         size: opened.size,
         config,
         starts: opened.starts,
-        maps: opened.maps.clone(),
+        maps: opened.maps,
         records: Arc::clone(&records),
         widened: opened.widened,
         notes: opened.notes,
@@ -129,16 +130,15 @@ fn serve_with(
         control,
         signals,
     };
-    let clean = driver::run(setup, notice)?;
-    close(opened.maps, &clean)?;
+    close(driver::run(setup, notice)?)?;
     records.lock().unwrap_or_else(PoisonError::into_inner).demote()
 }
 
 /// Step 3.
-fn close(maps: Vec<MapHandle>, clean: &[bool]) -> Result<()> {
+fn close(maps: Vec<(MapHandle, bool)>) -> Result<()> {
     let mut result = Ok(());
-    for (map, clean) in maps.into_iter().zip(clean) {
-        if *clean {
+    for (map, clean) in maps {
+        if clean {
             result = result.and(map.close_clean());
         }
     }

@@ -16,24 +16,36 @@ impl Core {
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
             Command::Fail(leg) => self.take_out(leg, LegState::Failed),
             Command::Attach(leg) => self.attach(leg),
+            Command::Retire(leg) => match self.retire(id, leg) {
+                Ok(()) => return,
+                refused => refused,
+            },
+            Command::Forget(leg) => self.forget(leg),
+            Command::Enlist { leg, config } => self.enlist(leg, config),
+            Command::Set { leg, config, moved } => self.set(leg, config, moved),
+            Command::Reset(leg) => self.reset(leg),
             Command::Resync { leg, full } => self.resync(leg, full),
         };
         self.out.push(Action::Answer { id, result });
     }
 
-    fn take_out(&mut self, ix: LegIx, state: LegState) -> Result<(), &'static str> {
+    pub(super) fn take_out(&mut self, ix: LegIx, state: LegState) -> Result<(), &'static str> {
         let Some(leg) = self.legs.get(ix) else { return Err("no such leg") };
+        if leg.state == LegState::Gone {
+            return Err("no such leg");
+        }
         if self.is_last(ix) {
             return Err("it is the last good leg");
         }
-        if leg.state != state {
+        if self.legs[ix].state != state {
             self.leave_set(ix, state);
         }
         Ok(())
     }
 
-    fn attach(&mut self, ix: LegIx) -> Result<(), &'static str> {
-        let Some(leg) = self.legs.get_mut(ix) else { return Err("no such leg") };
+    pub(super) fn attach(&mut self, ix: LegIx) -> Result<(), &'static str> {
+        let leg = self.legs.get_mut(ix).filter(|leg| leg.state != LegState::Gone);
+        let Some(leg) = leg else { return Err("no such leg") };
         if matches!(leg.state, LegState::Detached | LegState::Failed) {
             leg.state = if leg.inconsistent { LegState::Inconsistent } else { LegState::Outdated };
             leg.troubles = 0;
@@ -53,7 +65,7 @@ impl Core {
             return Ok(());
         };
         let Some(leg) = self.legs.get(ix) else { return Err("no such leg") };
-        if matches!(leg.state, LegState::Detached | LegState::Failed) {
+        if leg.out() {
             return Err("it is out by an administrator's word or failed: attach it first");
         }
         if full {
@@ -81,9 +93,9 @@ impl Core {
     }
 
     /// Connects without the pause.
-    fn reach_now(&mut self, ix: LegIx) {
+    pub(super) fn reach_now(&mut self, ix: LegIx) {
         let leg = &mut self.legs[ix];
-        if !leg.connected() && !matches!(leg.state, LegState::Detached | LegState::Failed) {
+        if !leg.connected() && !leg.out() {
             leg.connecting = true;
             self.out.push(Action::Connect { leg: ix, at_ms: self.now_ms });
         }

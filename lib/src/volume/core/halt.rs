@@ -1,9 +1,9 @@
 //! Why a resync does not move: one answer out of facts, and the detector of stalls behind one of them.
 
+use super::Core;
 use super::api::{LegIx, Note};
 use super::op::{Kind, Phase};
 use super::start::Stage;
-use super::{Core, LegState};
 use crate::base::limits;
 
 /// Why nothing is being copied to a leg that misses something. Milliseconds are those that are left, or, of a
@@ -167,8 +167,7 @@ impl Core {
     /// Why nothing is copied to this leg; `None` if something is, or if there is nothing to copy.
     pub(super) fn halt(&self, ix: LegIx) -> Option<Halt> {
         let leg = &self.legs[ix];
-        let out = matches!(leg.state, LegState::Detached | LegState::Failed);
-        if leg.up_to_date() || out || !leg.connected() {
+        if leg.up_to_date() || leg.out() || !leg.connected() {
             return None;
         }
         let left = |until: u64| until.checked_sub(self.now_ms).filter(|ms| *ms > 0);

@@ -40,6 +40,8 @@ pub(super) struct Sync {
 pub(super) struct Leg {
     pub(super) config: LegConfig,
     pub(super) state: LegState,
+    /// States up to this one were of another leg of this number, or of none.
+    pub(super) since_seq: u64,
     pub(super) session: Option<u32>,
     /// Asked the driver to connect.
     pub(super) connecting: bool,
@@ -58,7 +60,7 @@ pub(super) struct Leg {
     pub(super) dirty: Vec<u64>,
     /// Blocks with a write in flight at some time since the running flush was issued.
     pub(super) touched: BlockSet,
-    touched_list: Vec<u64>,
+    pub(super) touched_list: Vec<u64>,
     pub(super) unflushed_since_ms: Option<u64>,
     pub(super) bytes_since_flush: u64,
 
@@ -106,7 +108,9 @@ pub(super) struct Leg {
 impl Leg {
     pub(super) fn new(config: LegConfig, record: LegRecord, missing: BlockSet) -> Self {
         let blocks = missing.blocks();
-        let state = if record.detached {
+        let state = if record.gone {
+            LegState::Gone
+        } else if record.detached {
             LegState::Detached
         } else if record.failed {
             LegState::Failed
@@ -120,6 +124,7 @@ impl Leg {
         Self {
             config,
             state,
+            since_seq: 0,
             session: None,
             connecting: false,
             attempts: 0,
@@ -168,7 +173,13 @@ impl Leg {
             inconsistent: self.inconsistent,
             detached: self.state == LegState::Detached,
             failed: self.state == LegState::Failed,
+            gone: self.state == LegState::Gone,
         }
+    }
+
+    /// Out until an administrator acts.
+    pub(super) fn out(&self) -> bool {
+        matches!(self.state, LegState::Detached | LegState::Failed | LegState::Gone)
     }
 
     pub(super) fn up_to_date(&self) -> bool {

@@ -15,6 +15,7 @@ mod command;
 mod flush;
 mod halt;
 mod leg;
+mod members;
 mod op;
 mod persist;
 mod read;
@@ -65,7 +66,7 @@ pub enum ReadWish {
 }
 
 /// What the core must know of a leg that does not change while it runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LegConfig {
     /// Behind a connection: writes given up on may still be executed there (*held*).
     pub remote: bool,
@@ -177,6 +178,8 @@ pub enum LegState {
     Failed,
     /// Out by an administrator's word.
     Detached,
+    /// No member of the volume any more.
+    Gone,
 }
 
 /// Figures of the volume for the status.
@@ -383,6 +386,21 @@ impl Core {
         }
     }
 
+    /// The state of a leg; `None` where there is none.
+    pub fn leg_state(&self, leg: LegIx) -> Option<LegState> {
+        self.legs.get(leg).map(|leg| leg.state).filter(|state| *state != LegState::Gone)
+    }
+
+    /// Whether it is the only leg in sync.
+    pub fn is_last_good(&self, leg: LegIx) -> bool {
+        leg < self.legs.len() && self.is_last(leg)
+    }
+
+    /// Whether it is in sync, and its record says so.
+    pub fn is_durably_good(&self, leg: LegIx) -> bool {
+        self.leg_state(leg) == Some(LegState::UpToDate) && self.persist.settled()
+    }
+
     fn reply(&mut self, token: Token, answer: Answer) {
         self.out.push(Action::Reply { token, answer });
     }
@@ -404,6 +422,9 @@ impl Core {
     }
 
     fn mark_missing(&mut self, leg: LegIx, blocks: std::ops::Range<u64>) {
+        if self.legs[leg].state == LegState::Gone {
+            return;
+        }
         let out = &mut self.out;
         self.legs[leg].mark_missing(blocks, |block| Self::marks(out, leg, block));
     }

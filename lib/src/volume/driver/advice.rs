@@ -49,7 +49,7 @@ pub(super) fn leg(volume: &Name, name: &Name, leg: &LegStatus, trouble: Option<&
     let wait = format!("mirrord wait {volume} --until synced");
     match (leg.state, leg.halt) {
         (LegState::UpToDate, _) if leg.connected => Advice::default(),
-        (LegState::Detached, _) => say("detached by an administrator", attach),
+        (LegState::Detached | LegState::Gone, _) => say("detached by an administrator", attach),
         (LegState::Failed, _) => say(because("it failed"), attach),
         _ if !leg.connected => say(because("not connected"), resync),
         (_, Some(halt)) => {

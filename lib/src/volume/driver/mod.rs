@@ -6,6 +6,7 @@
 //! sockets. Payloads are received once and never copied on the way ([`buffers`]).
 
 mod actions;
+mod admin;
 mod advice;
 mod buffers;
 mod client;
@@ -24,7 +25,7 @@ mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
-use crate::control::EventKind;
+use crate::control::{EventKind, VolumeDir};
 use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::options::ServeNotice;
 use crate::volume::state::{MapHandle, Records};
@@ -39,7 +40,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use workers::{Results, Workers};
 
@@ -64,6 +65,8 @@ const LINGER_MS: u64 = 1_000;
 pub(crate) struct Setup {
     /// The volume.
     pub(crate) name: Name,
+    /// Its directory.
+    pub(crate) dir: VolumeDir,
     /// Its identity.
     pub(crate) id: Id,
     /// In bytes.
@@ -101,6 +104,8 @@ enum Completion {
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
+    /// A worker's part of a task.
+    Task { result: Result<admin::Brought> },
 }
 
 /// I/O names and cookies are dense numbers of ours; their tables need no better hash.
@@ -128,6 +133,7 @@ type IoTable<T> = HashMap<IoId, T, BuildHasherDefault<IoHasher>>;
 /// The loop and all it knows.
 struct Driver<'a> {
     name: Name,
+    dir: VolumeDir,
     id: Id,
     size: u64,
     config: VolumeConfig,
@@ -168,6 +174,10 @@ struct Driver<'a> {
     widened: u64,
 
     control: Control,
+    /// A task of several steps.
+    task: Option<admin::Task>,
+    /// What failed to go on by itself is not tried again before.
+    replace_at_ms: u64,
     signals: UnixStream,
     notify: &'a mut dyn FnMut(ServeNotice),
     serving: bool,
@@ -177,15 +187,18 @@ struct Driver<'a> {
     stopped: Option<Vec<bool>>,
 }
 
-/// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
-pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<bool>> {
+/// Serves until it is told to stop. Gives back the maps, and whether each may be closed as clean.
+pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<(MapHandle, bool)>> {
     let notes = setup.notes.clone();
     let mut driver = Driver::new(setup, notify)?;
     for note in notes {
         driver.event(EventKind::Widened, None, &note);
         (driver.notify)(ServeNotice::Note(note));
     }
-    driver.run()
+    let clean = driver.run()?;
+    let Driver { maps, legs, .. } = driver;
+    let members = maps.into_iter().zip(clean).zip(&legs).filter(|(_, slot)| !slot.gone);
+    Ok(members.map(|(map, _)| map).collect())
 }
 
 fn broken(doing: &str, error: rustix::io::Errno) -> Error {
@@ -203,7 +216,12 @@ impl<'a> Driver<'a> {
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
         add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
         let pool = Pool::new();
-        let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
+        let ids: Vec<Id> = {
+            let records = setup.records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.records.iter().map(|record| record.leg).collect()
+        };
+        let legs: Result<Vec<Slot>> =
+            setup.config.legs.iter().zip(ids).map(|(leg, id)| Slot::new(leg, id, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
         let now = Instant::now();
@@ -211,6 +229,7 @@ impl<'a> Driver<'a> {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
             name: setup.name,
+            dir: setup.dir,
             id: setup.id,
             size: setup.size,
             config: setup.config,
@@ -241,6 +260,8 @@ impl<'a> Driver<'a> {
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
+            task: None,
+            replace_at_ms: 0,
             signals: setup.signals,
             notify,
             serving: false,
@@ -340,6 +361,7 @@ impl<'a> Driver<'a> {
             self.swept_ms = now_ms;
             self.sweep_clients(now_ms);
             self.sweep_legs(now_ms);
+            self.replace_legs();
         }
     }
 
@@ -353,6 +375,7 @@ impl<'a> Driver<'a> {
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Task { result } => self.task_worked(result),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
             }
         }

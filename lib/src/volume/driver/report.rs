@@ -3,7 +3,7 @@
 use super::Driver;
 use super::advice::{self, Advice, Circumstances};
 use super::legs::{LegIo, Slot};
-use crate::base::{Error, units::show_size};
+use crate::base::{Error, Id, units::show_size};
 use crate::control::event::now as this_moment;
 use crate::control::{EventKind, LegStatus, ResyncStatus, Status};
 use crate::leg::{Connection, DiskState, Role};
@@ -19,8 +19,12 @@ impl Driver<'_> {
             .legs
             .iter()
             .zip(&core.legs)
-            .zip(generations)
-            .map(|((slot, leg), (id, generation))| LegStatus { id, generation, ..self.leg_status(slot, leg) })
+            .filter(|(slot, _)| !slot.gone)
+            .map(|(slot, leg)| {
+                let generation = generations.iter().find(|(id, _)| *id == slot.id);
+                let generation = generation.map_or_else(String::new, |(_, id)| id.to_string());
+                LegStatus { id: slot.id.to_string(), generation, ..self.leg_status(slot, leg) }
+            })
             .collect();
         let good = core.legs.iter().filter(|leg| leg.state == LegState::UpToDate).count();
         let what = Circumstances { stopping: self.stopping, good, min_legs: self.config.min_legs as usize };
@@ -53,14 +57,10 @@ impl Driver<'_> {
         }
     }
 
-    /// Id and generation of each leg, unless a worker is just changing them.
-    fn generations(&self) -> Vec<(String, String)> {
-        match self.records.try_lock() {
-            Ok(records) => {
-                records.records.iter().map(|r| (r.leg.to_string(), r.current.id.to_string())).collect()
-            }
-            Err(_) => vec![(String::new(), String::new()); self.legs.len()],
-        }
+    /// The generation of each leg, unless a worker is just changing them.
+    fn generations(&self) -> Vec<(Id, Id)> {
+        let records = self.records.try_lock().ok();
+        records.map_or_else(Vec::new, |r| r.records.iter().map(|r| (r.leg, r.current.id)).collect())
     }
 
     fn leg_status(&self, slot: &Slot, leg: &core::LegStatus) -> LegStatus {
@@ -211,6 +211,6 @@ const fn disk_state(state: LegState) -> DiskState {
         LegState::Inconsistent => DiskState::Inconsistent,
         LegState::Outdated => DiskState::Outdated,
         LegState::Failed => DiskState::Failed,
-        LegState::Detached => DiskState::Detached,
+        LegState::Detached | LegState::Gone => DiskState::Detached,
     }
 }
