@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod cfor_crash; // a standby whose apply is killed at every step
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
 mod cfor_trees; // random trees on four file systems end identical

@@ -131,6 +131,16 @@ pub const COPY_PAUSE_MS: u64 = 1_000;
 pub const YIELD_MS: u64 = 100;
 /// Copies in flight for one leg while it yields.
 pub const COPIES_YIELDING: usize = 2;
+/// A resync whose requests to a leg stay unanswered for so long, in milliseconds, is called stalled: before the
+/// leg's own deadline ends its connection.
+pub const STALL_MS: u64 = 5_000;
+/// It is called so until it has moved again for this long, in milliseconds: a word that comes and goes every
+/// second says nothing.
+pub const STALL_CALM_MS: u64 = 2_000;
+/// Highest `rate=` of a leg, in bytes a second: more than any network or disk, and its products fit 64 bits.
+pub const RATE_MAX: u64 = 1 << 40;
+/// Pause before a step that goes on by itself (the removal of a replaced leg) is tried again, in milliseconds.
+pub const TASK_RETRY_MS: u64 = 10_000;
 /// Pause before a state that could not be made durable is tried again, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 1_000;
 /// At the end, replies are sent for so long at most, in milliseconds.

@@ -1,6 +1,7 @@
 //! Floor 5: the face. Exit status, wording, progress: what the programs in `bins/` share. Only here does the
 //! library print, and only here does a process end.
 
+pub mod admin;
 pub mod ask;
 pub mod check;
 pub mod dirtymap;

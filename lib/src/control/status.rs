@@ -100,6 +100,13 @@ pub struct LegStatus {
     pub unflushed: u64,
     /// Bytes *missing* that are not copied before the hold time of a lost connection has ended.
     pub held: u64,
+    /// An administrator paused its resync.
+    pub paused: bool,
+    /// Why its resync does not move, one word: `paused`, `held`, `waiting-for-hold`, `rate`, `no-source`,
+    /// `target-stalled`, `source-stalled`, `retry`, `record`, `rewrite`; absent while it moves.
+    pub halt: Option<String>,
+    /// Most bytes a second of its resync; absent for `auto`.
+    pub rate_limit: Option<u64>,
     /// Bytes to be read and written in place again before a flush of it is believed.
     pub rewrite: u64,
     /// Bytes received from it over the network since the start.

@@ -261,7 +261,8 @@ impl Driver<'_> {
             let extents = if name == exports::ALLOCATION {
                 exports::allocation(found, cut)
             } else {
-                let leg = self.legs.iter().position(|leg| exports::is_dirty_of(name, &leg.spec.name));
+                let of = |leg: &super::legs::Slot| !leg.gone && exports::is_dirty_of(name, &leg.spec.name);
+                let leg = self.legs.iter().position(of);
                 let runs = leg.map(|leg| self.core.dirty_extents(leg, range, most)).unwrap_or_default();
                 exports::dirty(&runs, cut)
             };

@@ -6,6 +6,8 @@
 //! sockets. Payloads are received once and never copied on the way ([`buffers`]).
 
 mod actions;
+mod admin;
+mod advice;
 mod buffers;
 mod client;
 mod clients;
@@ -27,7 +29,7 @@ mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
-use crate::control::EventKind;
+use crate::control::{EventKind, VolumeDir};
 use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::entrance::Door;
 use crate::volume::metrics::Metrics;
@@ -48,7 +50,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use workers::{Results, Workers};
 
@@ -74,6 +76,8 @@ const SWEEP_MS: u64 = 200;
 pub(crate) struct Setup {
     /// The volume.
     pub(crate) name: Name,
+    /// Its directory.
+    pub(crate) dir: VolumeDir,
     /// Its identity.
     pub(crate) id: Id,
     /// In bytes.
@@ -123,6 +127,8 @@ enum Completion {
     Closed,
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
+    /// A worker's part of a task.
+    Task { result: Result<admin::Brought> },
 }
 
 /// I/O names and cookies are dense numbers of ours; their tables need no better hash.
@@ -150,6 +156,7 @@ type IoTable<T> = HashMap<IoId, T, BuildHasherDefault<IoHasher>>;
 /// The loop and all it knows.
 struct Driver<'a> {
     name: Name,
+    dir: VolumeDir,
     id: Id,
     size: u64,
     config: VolumeConfig,
@@ -197,6 +204,10 @@ struct Driver<'a> {
 
     control: Control,
     hook: Hook,
+    /// A task of several steps.
+    task: Option<admin::Task>,
+    /// What failed to go on by itself is not tried again before.
+    replace_at_ms: u64,
     signals: UnixStream,
     hangups: Option<UnixStream>,
     source: Source,
@@ -216,15 +227,18 @@ struct Driver<'a> {
     metrics: Option<Metrics>,
 }
 
-/// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
-pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<bool>> {
+/// Serves until it is told to stop. Gives back the maps, and whether each may be closed as clean.
+pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<(MapHandle, bool)>> {
     let notes = setup.notes.clone();
     let mut driver = Driver::new(setup, notify)?;
     for note in notes {
         driver.event(EventKind::Widened, None, &note);
         (driver.notify)(ServeNotice::Note(note));
     }
-    driver.run()
+    let clean = driver.run()?;
+    let Driver { maps, legs, .. } = driver;
+    let members = maps.into_iter().zip(clean).zip(&legs).filter(|(_, slot)| !slot.gone);
+    Ok(members.map(|(map, _)| map).collect())
 }
 
 fn broken(doing: &str, error: rustix::io::Errno) -> Error {
@@ -266,7 +280,12 @@ impl<'a> Driver<'a> {
             add(stdio.as_fd(), STDIO, EventFlags::empty())?;
         }
         let pool = Pool::new();
-        let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
+        let ids: Vec<Id> = {
+            let records = setup.records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.records.iter().map(|record| record.leg).collect()
+        };
+        let legs: Result<Vec<Slot>> =
+            setup.config.legs.iter().zip(ids).map(|(leg, id)| Slot::new(leg, id, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
         let now = Instant::now();
@@ -275,6 +294,7 @@ impl<'a> Driver<'a> {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
             name: setup.name,
+            dir: setup.dir,
             id: setup.id,
             size: setup.size,
             config: setup.config,
@@ -309,6 +329,8 @@ impl<'a> Driver<'a> {
             widened: setup.widened,
             control: Control::new(setup.control),
             hook,
+            task: None,
+            replace_at_ms: 0,
             signals: setup.signals,
             hangups: setup.hangups,
             source: setup.source,
@@ -422,6 +444,7 @@ impl<'a> Driver<'a> {
             self.sweep_clients(now_ms);
             self.sweep_legs(now_ms);
             self.watch_legs(now_ms);
+            self.replace_legs();
         }
         if self.watchdog_ms > 0 && now_ms >= self.barked_ms + self.watchdog_ms {
             self.barked_ms = now_ms;
@@ -443,6 +466,7 @@ impl<'a> Driver<'a> {
                 Completion::Reread(prepared) => self.reloaded(*prepared),
                 Completion::Closed => {}
                 Completion::Hooked { problem } => self.hooked(problem),
+                Completion::Task { result } => self.task_worked(result),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
             }
         }

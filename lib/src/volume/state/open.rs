@@ -55,13 +55,8 @@ pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
         }
     }
     repair(&mut records)?;
-    let expect = Expect {
-        volume: id,
-        leg: Id::NONE,
-        generation: records.generation(),
-        boot: boot_id(),
-        durability: Durability::Process,
-    };
+    let identity = Identity { volume: id, leg: Id::NONE, size, block };
+    let expect = expectation(&identity, records.generation());
     let mut opened = Opened {
         lock,
         id,
@@ -80,8 +75,19 @@ pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
     Ok(opened)
 }
 
+/// What a map that is put to use now must say, or else it is not believed.
+pub(crate) fn expectation(identity: &Identity, generation: Id) -> Expect {
+    Expect {
+        volume: identity.volume,
+        leg: identity.leg,
+        generation,
+        boot: boot_id(),
+        durability: Durability::Process,
+    }
+}
+
 /// The lock of a volume's directory.
-fn take_lock(dir: &VolumeDir) -> Result<File> {
+pub(crate) fn take_lock(dir: &VolumeDir) -> Result<File> {
     let path = dir.lock();
     let file = OpenOptions::new()
         .create(true)
