@@ -86,7 +86,7 @@ pub mod config;
 /// Floor 3: one copy of a volume: the LEG grammar, the words for its states.
 pub mod leg;
 
-/// Floor 4: what differs between two devices, read on all cores.
+/// Floor 4: what differs between two devices, read on all cores, and copying it.
 pub mod sync;
 
 /// Floor 4: changes of a tree of files: seen, dumped, applied on a standby.
