@@ -218,3 +218,30 @@ pub const ROUNDS_KEPT: usize = 16;
 /// An inode changed so many nanoseconds before a scan began, or later, is looked at again by the next one: the
 /// kernel stamps times with the granularity of its clock tick (10 ms at 100 Hz).
 pub const CLOCK_TICK_NS: i64 = 20_000_000;
+
+/// Largest payload of one frame between the two ends of a copy: a few requests of this size fill a long link.
+pub const REMOTE_PAYLOAD: u32 = 4 << 20;
+/// Most requests in flight between the two ends of a copy; past it the far end does not read.
+pub const REMOTE_REQUESTS: usize = 64;
+/// Most bytes of payload in flight between the two ends of a copy, both ways together.
+pub const REMOTE_BYTES: usize = 64 << 20;
+/// Most devices and trees that one connection holds open.
+pub const REMOTE_OBJECTS: usize = 16;
+/// Longest path, and longest text of an error, between the two ends of a copy (`PATH_MAX`).
+pub const REMOTE_TEXT: usize = 4096;
+/// Most bytes of a device whose digests are asked for at once: a second or two of hashing.
+pub const REMOTE_DIGEST: u64 = 4 << 30;
+/// Most bytes that the far side may say before its hello, such as a greeting of a login shell, which are told.
+pub const REMOTE_CHATTER: usize = 512;
+/// Longest wait for the hello of the far end, in milliseconds: a login there may take its time.
+pub const REMOTE_HELLO_MS: u64 = 30_000;
+/// A side that has said nothing for so long, in milliseconds, says that it lives.
+pub const REMOTE_PING_MS: u64 = 10_000;
+/// A side that has heard nothing for so long, in milliseconds, gives the connection up.
+pub const REMOTE_SILENCE_MS: u64 = 45_000;
+/// Longest wait, in milliseconds, for the answer to a request that reads or writes.
+pub const REMOTE_ANSWER_MS: u64 = 120_000;
+/// Longest wait for the answer to a request that goes through a whole cache or device, in milliseconds.
+pub const REMOTE_LONG_MS: u64 = 1_800_000;
+/// Longest wait for the answer to a request that goes through a whole tree, in milliseconds: a day.
+pub const REMOTE_TREE_MS: u64 = 86_400_000;

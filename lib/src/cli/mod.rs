@@ -12,9 +12,11 @@ pub mod progress;
 pub mod run;
 pub mod status;
 pub mod tree;
+pub mod tree_args;
 pub mod value;
 pub mod volume;
 pub mod wait;
+pub mod watching;
 
 pub use clap_complete::Shell;
 pub use parse::completion;

@@ -3,6 +3,7 @@
 pub mod digest;
 pub mod end;
 pub mod ends;
+pub mod far;
 pub mod reader;
 
 pub use digest::{Side, diff, digest};

@@ -1,12 +1,16 @@
-//! Stream sockets for an event loop: nothing here waits, except the resolving of a host's name
+//! Stream sockets for an event loop: nothing in [`dial`](connect) and [`listen`](listen_tcp) waits, except the resolving of a host's name
 //! (`resolve`) and, briefly, another process that is opening the same Unix socket (`listen_unix`).
 //!
 //! Every descriptor is close-on-exec and non-blocking; TCP has no Nagle delay (the NBD specification asks for
 //! `TCP_NODELAY` on both sides) and keep-alive.
+//!
+//! [`ssh`] is a channel to a command on another machine, for threads that wait, with deadlines ([`stream`]).
 
 mod dial;
 mod inherited;
 mod listen;
+pub mod ssh;
+pub mod stream;
 
 pub use dial::{Endpoint, connect, finish, resolve};
 pub use inherited::{Drained, Stdio, activated, activation};
