@@ -9,8 +9,8 @@ use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
-use mirror::cli::{self, ProgressTo, value};
-use mirror::control::{Request, StateDir};
+use mirror::cli::{self, ProgressTo, trackers, value};
+use mirror::control::{Request, StateDir, TrackerAction};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -91,11 +91,40 @@ enum Verb {
     Pause(MaybeLeg),
     /// Let copies go on
     Resume(MaybeLeg),
+    /// Trackers: what changed since a moment, for backups and further copies
+    #[command(subcommand)]
+    Tracker(Tracker),
     /// Check a configuration file: silence and 0 when it is right
     CheckConfig {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+enum Tracker {
+    /// From now on it marks what changes
+    Add(TrackerArgs),
+    /// Forget it
+    Remove(TrackerArgs),
+    /// What each holds, a line for each
+    Ls {
+        /// Which volume
+        name: Name,
+        /// Only this one
+        tracker: Option<Name>,
+        /// A JSON document a line, mirrord-tracker/1
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct TrackerArgs {
+    /// Which volume
+    name: Name,
+    /// Which tracker
+    tracker: Name,
 }
 
 #[derive(clap::Args)]
@@ -137,6 +166,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Check(_) => {}
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
         Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
+        Verb::Tracker(action) => match action {
+            Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,
+            Tracker::Remove(args) => {
+                trackers::change(&volume(&args.name)?, TrackerAction::Remove, &args.tracker)?;
+            }
+            Tracker::Ls { name, tracker, json } => trackers::list(&volume(&name)?, tracker.as_ref(), json)?,
+        },
         Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
     }
     Ok(())

@@ -25,3 +25,4 @@ mod reload; // the configuration read again while the volume is served; what sys
 mod soak; // long runs under load, of which CI makes a short one each
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod tidy; // floors, sizes, banned words
+mod trackers; // what changed since a moment: kept, shown, rotated under load and under kills

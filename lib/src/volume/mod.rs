@@ -10,6 +10,7 @@ pub mod offline;
 pub mod options;
 mod serve;
 mod state;
+pub mod trackers;
 
 pub use create::create;
 pub use options::{

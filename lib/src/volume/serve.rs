@@ -137,6 +137,7 @@ fn serve_with(
         config,
         starts: opened.starts,
         maps: opened.maps,
+        trackers: opened.trackers,
         records: Arc::clone(&records),
         widened: opened.widened,
         notes: opened.notes,
@@ -157,7 +158,12 @@ fn serve_with(
         drained.wait(Duration::from_millis(limits::LINGER_MS));
     }
     close(maps)?;
-    records.lock().unwrap_or_else(PoisonError::into_inner).demote()
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whatever the legs have lost: the marks of trackers are all there.
+    for (_, map) in std::mem::take(&mut records.trackers) {
+        map.close_clean()?;
+    }
+    records.demote()
 }
 
 /// Step 3.

@@ -16,6 +16,7 @@ impl Core {
             // Also before the volume serves: a resync that must not begin.
             Command::Pause(leg) => self.pause(leg, true),
             Command::Resume(leg) => self.pause(leg, false),
+            Command::Tracker { tracker, ask } => self.ask_tracker(tracker, ask),
             _ if !matches!(self.stage, Stage::Serving) => Err("the volume is starting or stopping"),
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
             Command::Fail(leg) => self.take_out(leg, LegState::Failed),

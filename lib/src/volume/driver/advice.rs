@@ -171,6 +171,7 @@ mod tests {
             let on = |bit: u8| bits >> bit & 1 == 1;
             let core = Status {
                 legs: Vec::new(),
+                trackers: Vec::new(),
                 serving: on(0),
                 suspended: on(1),
                 in_flight: 0,

@@ -134,6 +134,7 @@ impl Driver<'_> {
 
     fn hang_up(&mut self, key: u64) {
         self.control.conns.remove(key);
+        self.give_back(key);
     }
 
     fn take_lines(&mut self, key: u64) {
@@ -182,6 +183,12 @@ impl Driver<'_> {
             Request::LegSet { leg, set } => return self.set_leg(key, &leg, &set),
             Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),
             Request::Resume { leg } => return self.command_leg(key, leg, Command::Resume),
+            Request::Tracker { action, tracker } => return self.ask_tracker(key, action, tracker),
+            Request::Copied { tracker, ranges } => self.tracker_copied(key, &tracker, &ranges).into(),
+            Request::Marks { of, first } => match self.page(key, &of, first) {
+                Ok(page) => Reply::value(&page),
+                Err(error) => error.into(),
+            },
             Request::Stop => {
                 let id = self.command_id(key);
                 return self.stop(id);
@@ -209,7 +216,7 @@ impl Driver<'_> {
         Error::new(Class::Usage, format!("{}: no leg {leg}: the legs are {}", self.name, names.join(", ")))
     }
 
-    fn command_id(&mut self, key: u64) -> u64 {
+    pub(super) fn command_id(&mut self, key: u64) -> u64 {
         self.control.last_id += 1;
         self.control.waiting.insert(self.control.last_id, key);
         self.occupy_control(key);
@@ -243,13 +250,19 @@ impl Driver<'_> {
         if id == super::admin::OF_TASK {
             return self.task_answered(result);
         }
-        let Some(key) = self.control.waiting.remove(&id) else { return };
         let refused = |why| {
             Error::new(Class::Refused, format!("{}: {why}", self.name))
                 .hint(format!("mirrord status {}", self.name))
         };
         let reply = Reply::from(result.map_err(refused));
-        self.release_control(key, &reply);
+        self.answer(id, &reply);
+    }
+
+    /// Whoever waits for a command is answered, and may ask again.
+    pub(super) fn answer(&mut self, id: u64, reply: &Reply) {
+        if let Some(key) = self.control.waiting.remove(&id) {
+            self.release_control(key, reply);
+        }
     }
 
     pub(super) fn reply_control(&mut self, key: u64, reply: &Reply) {

@@ -24,6 +24,7 @@ mod reload;
 mod remote;
 mod report;
 mod slab;
+mod trackers;
 mod watch;
 mod workers;
 
@@ -34,6 +35,7 @@ use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::entrance::Door;
 use crate::volume::metrics::Metrics;
 use crate::volume::options::ServeNotice;
+use crate::volume::state::trackers::FoundTracker;
 use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
 use client::{Charge, Client, Pending};
@@ -76,7 +78,7 @@ const SWEEP_MS: u64 = 200;
 pub(crate) struct Setup {
     /// The volume.
     pub(crate) name: Name,
-    /// Its directory.
+    /// Where its records and maps are.
     pub(crate) dir: VolumeDir,
     /// Its identity.
     pub(crate) id: Id,
@@ -88,6 +90,8 @@ pub(crate) struct Setup {
     pub(crate) starts: Vec<LegStart>,
     /// The map of each leg, in use.
     pub(crate) maps: Vec<MapHandle>,
+    /// Its trackers.
+    pub(crate) trackers: Vec<FoundTracker>,
     /// The records of all legs.
     pub(crate) records: Arc<Mutex<Records>>,
     /// By so many bytes the maps were wider at the start than before the crash.
@@ -129,6 +133,10 @@ enum Completion {
     Persisted { seq: u64, result: Result<()> },
     /// A worker's part of a task.
     Task { result: Result<admin::Brought> },
+    /// The map of a tracker was made, or not.
+    TrackerMade { id: u64, name: Name, result: Result<MapHandle> },
+    /// The map of a tracker was removed, or not.
+    TrackerGone { id: u64, name: Name, result: Result<()> },
 }
 
 /// I/O names and cookies are dense numbers of ours; their tables need no better hash.
@@ -199,6 +207,10 @@ struct Driver<'a> {
     extents: IoTable<Vec<crate::device::Extent>>,
     promised_block: Option<u32>,
     maps: Vec<MapHandle>,
+    /// By the core's numbers.
+    trackers: Vec<Option<trackers::Slot>>,
+    /// Trackers that are just being made or removed.
+    changing: Vec<Name>,
     records: Arc<Mutex<Records>>,
     widened: u64,
 
@@ -288,6 +300,7 @@ impl<'a> Driver<'a> {
             setup.config.legs.iter().zip(ids).map(|(leg, id)| Slot::new(leg, id, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
+        let (marks, trackers) = trackers::slots(setup.trackers);
         let now = Instant::now();
         let hook = Hook::new(setup.config.on_event.clone(), results.workers("mirrord-hook", 1));
         Ok(Self {
@@ -298,7 +311,7 @@ impl<'a> Driver<'a> {
             id: setup.id,
             size: setup.size,
             config: setup.config,
-            core,
+            core: core.with_trackers(marks),
             events: Vec::new(),
             actions: Vec::new(),
             began: now,
@@ -325,6 +338,8 @@ impl<'a> Driver<'a> {
             extents: IoTable::default(),
             promised_block: None,
             maps: setup.maps,
+            trackers,
+            changing: Vec::new(),
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
@@ -468,6 +483,8 @@ impl<'a> Driver<'a> {
                 Completion::Hooked { problem } => self.hooked(problem),
                 Completion::Task { result } => self.task_worked(result),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
+                Completion::TrackerMade { id, name, result } => self.tracker_made(id, name, result),
+                Completion::TrackerGone { id, name, result } => self.tracker_gone(id, &name, result),
             }
         }
     }
