@@ -83,6 +83,7 @@ impl World<'_> {
                 }
             }
             Action::Answer { id, result } => {
+                self.removed(*id, result.is_ok());
                 let Some(at) = self.commands.0.iter().position(|c| c == id) else {
                     return Err(self.violation("one answer", format!("command {id} is not open")));
                 };
@@ -144,6 +145,10 @@ impl World<'_> {
 
     /// Clears now, later, or never.
     fn clear(&mut self, leg: usize, blocks: std::ops::Range<u64>) {
+        if self.is_gone(leg) {
+            // Its map has no name any more.
+            return;
+        }
         self.maps[leg].told[blocks.start as usize..blocks.end as usize].fill(false);
         match self.random.below(20) {
             0 => {}
@@ -227,8 +232,14 @@ impl World<'_> {
                 }
             }
         }
-        self.pending =
-            Some(Pending { seq, legs: legs.to_vec(), mint, executed: false, maps: self.map_marks() });
+        self.pending = Some(Pending {
+            seq,
+            legs: legs.to_vec(),
+            mint,
+            members: self.members.clone(),
+            executed: false,
+            maps: self.map_marks(),
+        });
         let slow = if self.random.chance(100) { 60 } else { 8 };
         let when = self.now + self.random.below(slow);
         self.at(when, Entry::PersistExecute(seq, self.incarnation));
@@ -258,14 +269,18 @@ impl World<'_> {
         pending.executed = true;
         let disk = &mut self.disk;
         for (ix, new) in pending.legs.iter().enumerate() {
+            // The state of a leg that is no member (any more) is not written.
+            if new.gone || disk.legs[ix].gone || pending.members[ix] != self.members[ix] {
+                continue;
+            }
             if new.in_sync {
                 disk.left_at[ix] = None;
             } else if disk.legs[ix].in_sync {
                 disk.left_at[ix] = Some(disk.generation);
             }
+            disk.legs[ix] = *new;
         }
         disk.generation += u64::from(pending.mint);
-        disk.legs.clone_from(&pending.legs);
         let count = self.legs_in_sync();
         for asked in self.clients.asked.iter_mut().filter(|a| !a.over && a.since != 0) {
             asked.most_in_sync = asked.most_in_sync.max(count);

@@ -75,12 +75,14 @@ pub struct Runs {
     /// Blocks of a run.
     size: usize,
     states: Vec<Vec<Vec<bool>>>,
+    /// Of each run, the number of its first state here; they count up for ever.
+    first: Vec<usize>,
 }
 
 impl MapFile {
     /// A map that is closed.
     pub fn new(bits: Vec<bool>, run: Option<u64>) -> Self {
-        let runs = run.map(|size| Runs { size: size as usize, states: Vec::new() });
+        let runs = run.map(|size| Runs { size: size as usize, states: Vec::new(), first: Vec::new() });
         let mut map = Self { bits, told: Vec::new(), clean: true, boot: 0, late: Vec::new(), runs };
         map.settle();
         map
@@ -89,6 +91,9 @@ impl MapFile {
     /// What is there now is all that may be on the media.
     pub fn settle(&mut self) {
         if let Some(runs) = &mut self.runs {
+            // A sync that began before says nothing of what is there now.
+            let next = |run: usize| runs.states.get(run).map_or(0, |states| runs.first[run] + states.len());
+            runs.first = (0..self.bits.len().div_ceil(runs.size)).map(next).collect();
             runs.states = self.bits.chunks(runs.size).map(|run| vec![run.to_vec()]).collect();
         }
     }
@@ -104,16 +109,21 @@ impl MapFile {
         }
     }
 
-    /// A sync begins: how many states each run has now.
+    /// A sync begins: the number of the present state of each run.
     pub fn mark_of(&self) -> Vec<usize> {
-        self.runs.as_ref().map_or_else(Vec::new, |runs| runs.states.iter().map(Vec::len).collect())
+        let present = |(states, first): (&Vec<Vec<bool>>, &usize)| first + states.len() - 1;
+        self.runs
+            .as_ref()
+            .map_or_else(Vec::new, |runs| runs.states.iter().zip(&runs.first).map(present).collect())
     }
 
     /// It has worked: what was there when it began is on the media, or something later.
     pub fn synced(&mut self, mark: &[usize]) {
         if let Some(runs) = &mut self.runs {
-            for (states, len) in runs.states.iter_mut().zip(mark) {
-                states.drain(..len.saturating_sub(1).min(states.len() - 1));
+            for ((states, first), mark) in runs.states.iter_mut().zip(&mut runs.first).zip(mark) {
+                let gone = mark.saturating_sub(*first).min(states.len() - 1);
+                states.drain(..gone);
+                *first += gone;
             }
         }
     }
@@ -139,7 +149,7 @@ impl MapFile {
 /// The records of the legs, one state that is replaced as a whole.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// By leg.
+    /// By leg; `gone` where `volume.toml` names none.
     pub legs: Vec<LegRecord>,
     /// Counts the generations that were minted.
     pub generation: u64,
@@ -156,6 +166,8 @@ pub struct Pending {
     pub legs: Vec<LegRecord>,
     /// A new generation.
     pub mint: bool,
+    /// By leg: which of the legs of this number it is about.
+    pub members: Vec<u32>,
     /// Whether the disk was reached.
     pub executed: bool,
     /// What the maps had when it began: they are made durable first.

@@ -209,6 +209,7 @@ impl Core {
                     }
                 }
                 Waiter::Finish => {
+                    self.legs[ix].motion.moved(self.now_ms);
                     if ok {
                         self.finish_sync(ix);
                     } else {

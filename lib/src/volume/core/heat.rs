@@ -88,6 +88,15 @@ impl Heat {
         }
     }
 
+    /// A leg's map is as its file says, all cold; it is another leg than before.
+    pub(super) fn enlist(&mut self, leg: usize) {
+        let runs = self.blocks.div_ceil(self.power.run_blocks);
+        while self.legs.len() <= leg {
+            self.legs.push(Runs::new(runs));
+        }
+        self.legs[leg] = Runs::new(runs);
+    }
+
     /// A tracker's map is as its file says, all cold.
     pub(super) fn track(&mut self, tracker: usize) {
         let runs = self.blocks.div_ceil(self.power.run_blocks);

@@ -2,7 +2,8 @@ use super::super::tests::{BLOCK, Rig};
 use super::super::{Answer, Ask, Command, Event, LegRecord, TrackerAsk};
 use super::*;
 
-const GOOD: LegRecord = LegRecord { in_sync: true, inconsistent: false, detached: false, failed: false };
+const GOOD: LegRecord =
+    LegRecord { in_sync: true, inconsistent: false, detached: false, failed: false, gone: false };
 
 /// Two good legs and tracker 0, durability `power`, runs of four blocks.
 fn powerful() -> Rig {

@@ -44,9 +44,9 @@ pub(crate) struct Opened {
 /// 6. One leg says PRIMARY, durably.
 pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec], durability: Durability) -> Result<Opened> {
     let (lock, records) = open_records(dir, legs)?;
-    let Identity { volume: id, size, block, .. } = identity(dir, &records)?;
-    let expect =
-        Expect { volume: id, leg: Id::NONE, generation: records.generation(), boot: boot_id(), durability };
+    let identity = identity(dir, &records)?;
+    let Identity { volume: id, size, block, .. } = identity;
+    let expect = expectation(&identity, records.generation(), durability);
     let mut opened = Opened {
         lock,
         id,
@@ -68,6 +68,11 @@ pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec], durability: Durability) ->
     opened.records.trackers = maps.collect();
     make_primary(&mut opened.records)?;
     Ok(opened)
+}
+
+/// What a map that is put to use now must say, or else it is not believed.
+pub(crate) fn expectation(identity: &Identity, generation: Id, durability: Durability) -> Expect {
+    Expect { volume: identity.volume, leg: identity.leg, generation, boot: boot_id(), durability }
 }
 
 /// Steps 1 to 3.
@@ -101,7 +106,7 @@ pub(crate) fn change_trackers(dir: &VolumeDir, legs: &[LegSpec], name: &Name, ad
 }
 
 /// The lock of a volume's directory.
-fn take_lock(dir: &VolumeDir) -> Result<File> {
+pub(crate) fn take_lock(dir: &VolumeDir) -> Result<File> {
     let path = dir.lock();
     let file = OpenOptions::new()
         .create(true)
