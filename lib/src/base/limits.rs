@@ -183,3 +183,8 @@ pub const ROUNDS_KEPT: usize = 16;
 /// An inode changed so many nanoseconds before a scan began, or later, is looked at again by the next one: the
 /// kernel stamps times with the granularity of its clock tick (10 ms at 100 Hz).
 pub const CLOCK_TICK_NS: i64 = 20_000_000;
+
+/// Most requests in flight, and most connections, of one copy: each may be a thread with a buffer of its own.
+pub const SYNC_DEPTH: usize = 128;
+/// Most bytes of data in one record of a delta, and in its packed form.
+pub const DELTA_RECORD: usize = 4 << 20;
