@@ -20,4 +20,7 @@ mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
 mod soak; // long runs under load, of which CI makes a short one each
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
+mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told
+mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed
+mod sync_delta; // deltas made, sent, applied, staged, rolled back
 mod tidy; // floors, sizes, banned words
