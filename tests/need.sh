@@ -28,6 +28,8 @@ package_of() {
         bmaptool) echo bmap-tools ;;
         era_* | thin_*) echo thin-provisioning-tools ;;
         fusermount3) echo fuse3 ;;
+        systemd-analyze | systemd-socket-activate) echo systemd ;;
+        promtool) echo prometheus ;;
         losetup) echo util-linux ;;
         sshd) echo openssh-server ;;
         ssh | ssh-keygen | ssh-agent | ssh-add) echo openssh-client ;;
