@@ -7,8 +7,8 @@ use mirror::base::Name;
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
-use mirror::cli::{self, ProgressTo, value};
-use mirror::control::{LegAction, Request, StateDir};
+use mirror::cli::{self, ProgressTo, trackers, value};
+use mirror::control::{LegAction, Request, StateDir, TrackerAction};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -83,6 +83,9 @@ enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// Trackers: what changed since a moment, for backups and further copies
+    #[command(subcommand)]
+    Tracker(Tracker),
     /// Check a configuration file: silence and 0 when it is right
     CheckConfig {
         /// The file
@@ -98,6 +101,32 @@ enum Leg {
     Attach(LegArgs),
     /// Declare a leg failed, without waiting for its deadline
     Fail(LegArgs),
+}
+
+#[derive(Subcommand)]
+enum Tracker {
+    /// From now on it marks what changes
+    Add(TrackerArgs),
+    /// Forget it
+    Remove(TrackerArgs),
+    /// What each holds, a line for each
+    Ls {
+        /// Which volume
+        name: Name,
+        /// Only this one
+        tracker: Option<Name>,
+        /// A JSON document a line, mirrord-tracker/1
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct TrackerArgs {
+    /// Which volume
+    name: Name,
+    /// Which tracker
+    tracker: Name,
 }
 
 #[derive(clap::Args)]
@@ -136,6 +165,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             request(&volume(&name)?, &Request::Leg { action, leg })?;
         }
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
+        Verb::Tracker(action) => match action {
+            Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,
+            Tracker::Remove(args) => {
+                trackers::change(&volume(&args.name)?, TrackerAction::Remove, &args.tracker)?;
+            }
+            Tracker::Ls { name, tracker, json } => trackers::list(&volume(&name)?, tracker.as_ref(), json)?,
+        },
         Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
     }
     Ok(())

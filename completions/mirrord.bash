@@ -37,6 +37,9 @@ _mirrord() {
             mirrord,status)
                 cmd="mirrord__subcmd__status"
                 ;;
+            mirrord,tracker)
+                cmd="mirrord__subcmd__tracker"
+                ;;
             mirrord,wait)
                 cmd="mirrord__subcmd__wait"
                 ;;
@@ -49,6 +52,15 @@ _mirrord() {
             mirrord__subcmd__leg,fail)
                 cmd="mirrord__subcmd__leg__subcmd__fail"
                 ;;
+            mirrord__subcmd__tracker,add)
+                cmd="mirrord__subcmd__tracker__subcmd__add"
+                ;;
+            mirrord__subcmd__tracker,ls)
+                cmd="mirrord__subcmd__tracker__subcmd__ls"
+                ;;
+            mirrord__subcmd__tracker,remove)
+                cmd="mirrord__subcmd__tracker__subcmd__remove"
+                ;;
             *)
                 ;;
         esac
@@ -56,7 +68,7 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status wait events leg resync check-config"
+            opts="-q -h -V --quiet --help --version create serve status wait events leg resync tracker check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -274,6 +286,62 @@ _mirrord() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__tracker)
+            opts="-q -h --quiet --help add remove ls"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__tracker__subcmd__add)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__tracker__subcmd__ls)
+            opts="-q -h --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__tracker__subcmd__remove)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

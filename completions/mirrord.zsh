@@ -171,6 +171,57 @@ _arguments "${_arguments_options[@]}" : \
 '::leg -- Which leg; without it all that miss something:_default' \
 && ret=0
 ;;
+(tracker)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_mirrord__subcmd__tracker_commands" \
+"*::: :->tracker" \
+&& ret=0
+
+    case $state in
+    (tracker)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:mirrord-tracker-command-$line[1]:"
+        case $line[1] in
+            (add)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':tracker -- Which tracker:_default' \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':tracker -- Which tracker:_default' \
+&& ret=0
+;;
+(ls)
+_arguments "${_arguments_options[@]}" : \
+'--json[A JSON document a line, mirrord-tracker/1]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::tracker -- Only this one:_default' \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
 (check-config)
 _arguments "${_arguments_options[@]}" : \
 '-q[Say nothing that is not asked for, except errors]' \
@@ -195,6 +246,7 @@ _mirrord_commands() {
 'events:Print what happens, one line for each event' \
 'leg:Take a leg out of its volume, or back' \
 'resync:Copy what is missing to a leg, or to all that miss something' \
+'tracker:Trackers\: what changed since a moment, for backups and further copies' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
     )
     _describe -t commands 'mirrord commands' commands "$@"
@@ -252,6 +304,30 @@ _mirrord__subcmd__serve_commands() {
 _mirrord__subcmd__status_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord status commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker_commands] )) ||
+_mirrord__subcmd__tracker_commands() {
+    local commands; commands=(
+'add:From now on it marks what changes' \
+'remove:Forget it' \
+'ls:What each holds, a line for each' \
+    )
+    _describe -t commands 'mirrord tracker commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker__subcmd__add_commands] )) ||
+_mirrord__subcmd__tracker__subcmd__add_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord tracker add commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker__subcmd__ls_commands] )) ||
+_mirrord__subcmd__tracker__subcmd__ls_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord tracker ls commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker__subcmd__remove_commands] )) ||
+_mirrord__subcmd__tracker__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord tracker remove commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__wait_commands] )) ||
 _mirrord__subcmd__wait_commands() {

@@ -34,6 +34,8 @@ mod settle;
 mod state;
 #[path = "simulate/storage.rs"]
 mod storage;
+#[path = "simulate/tracker.rs"]
+mod tracker;
 #[path = "simulate/trouble.rs"]
 mod trouble;
 #[path = "simulate/world.rs"]

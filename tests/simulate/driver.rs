@@ -20,6 +20,8 @@ impl World<'_> {
                 }
             }
             Action::Clear { leg, blocks } => self.clear(*leg, blocks.clone()),
+            Action::TrackerMark { blocks, .. } => self.tracker_mark(blocks.clone()),
+            Action::TrackerTidy { .. } => self.tracker_tidy(),
             Action::Read { leg, io, range } | Action::Extents { leg, io, range } => {
                 if matches!(action, Action::Extents { .. }) && !self.legs[*leg].plan.caps.extents {
                     return Err(self.violation("api", format!("leg {leg} cannot be asked for extents")));
@@ -35,6 +37,9 @@ impl World<'_> {
                 let client = matches!(source, Source::Client(_));
                 let from = Self::cells(*range).0;
                 self.check_write(*leg, from, &values, client)?;
+                if client {
+                    self.check_tracker_write(from, values.len())?;
+                }
                 self.send(*leg, session, *io, what, from, values);
                 self.spring(if client { Moment::Write } else { Moment::Copy });
             }
@@ -50,6 +55,7 @@ impl World<'_> {
                 }
                 let what = What::Write { fua: self.through(*leg, *fua)?, fast: *fast };
                 self.check_write(*leg, from, &values, true)?;
+                self.check_tracker_write(from, count)?;
                 self.send(*leg, session, *io, what, from, values);
                 self.spring(Moment::Write);
             }
@@ -74,11 +80,12 @@ impl World<'_> {
                     self.end_session(*leg, Session::None);
                 }
             }
-            Action::Answer { id, .. } => {
+            Action::Answer { id, result } => {
                 let Some(at) = self.commands.0.iter().position(|c| c == id) else {
                     return Err(self.violation("one answer", format!("command {id} is not open")));
                 };
                 self.commands.0.swap_remove(at);
+                self.taken(*id, result.is_ok());
             }
             Action::Note { leg, note: Note::Elected } => self.elected = *leg,
             Action::Note { note: Note::Serving, .. } => self.served = true,

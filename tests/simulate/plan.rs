@@ -140,6 +140,11 @@ pub enum Trouble {
         /// How many.
         count: u64,
     },
+    /// Somebody takes the marks of the tracker.
+    Rotate {
+        /// Until they are confirmed or given back.
+        wait_ms: u64,
+    },
     /// An administrator's command.
     Admin(Command),
     /// The next time this happens, that follows within milliseconds.
@@ -202,6 +207,12 @@ impl Plan {
         for _ in 0..random.between(profile.troubles.0, profile.troubles.1) {
             let when = random.below(at + 1);
             things.push((when, Thing::Trouble(profile.trouble(random, &setup))));
+        }
+        // From chance of their own: what else happens does not depend on them.
+        let mut own = Random::new(seed ^ 0x07A7);
+        for _ in 0..own.between(profile.rotations.0, profile.rotations.1) {
+            let wait_ms = if own.chance(600) { own.below(20) } else { own.below(400) };
+            things.push((own.below(at + 1), Thing::Trouble(Trouble::Rotate { wait_ms })));
         }
         things.sort_by_key(|t| t.0);
         Self { seed, setup, things }

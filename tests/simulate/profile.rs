@@ -38,6 +38,8 @@ pub struct Profile {
     pub nuisances: [u64; 3],
     /// Weights: detach, attach, fail, resync.
     pub admin: [u64; 4],
+    /// Rotations of the tracker, from and to.
+    pub rotations: (u64, u64),
     /// Longest time a leg is away.
     pub away_ms: u64,
 }
@@ -60,6 +62,7 @@ impl Default for Profile {
             errors: [4, 8, 8],
             nuisances: [5, 3, 2],
             admin: [3, 3, 2, 4],
+            rotations: (2, 10),
             away_ms: 1200,
         }
     }
@@ -118,6 +121,19 @@ impl Profile {
                 troubles: (5, 12),
                 ..base
             },
+            // Losses of the last leg's cache, and deaths of the process, between rotations.
+            Rule::TrackerReverts | Rule::TrackerElection => Self {
+                legs: (2, 3),
+                remote: 700,
+                crashes: [30, 6, 0, 20, 6],
+                restart_meanwhile: 600,
+                errors: [0, 2, 20],
+                ambush: 500,
+                troubles: (5, 12),
+                rotations: (10, 30),
+                ..base
+            },
+            Rule::TrackerFirst | Rule::TrackerInFlight => Self { rotations: (10, 30), ..base },
             _ => base,
         }
     }

@@ -35,6 +35,8 @@ pub enum Entry {
     PersistExecute(u64, u32),
     /// The process hears of it.
     PersistDone(u64, u32, bool),
+    /// What was taken from the tracker is confirmed, or given back, by this process.
+    Confirm(u32),
     /// The process starts.
     Start,
     /// A clear that came late takes effect.

@@ -10,6 +10,7 @@ use crate::plan::{BLOCK_CELLS, CELL, Moment, Plan, Thing, Trouble};
 use crate::random::Random;
 use crate::register::Register;
 use crate::state::{Check, Disk, Entry, MapFile, Pending, Phase, Violation};
+use crate::tracker::Tracked;
 use mirror::base::{BlockSize, ByteRange};
 use mirror::map::BlockSet;
 use mirror::volume::core::{
@@ -36,6 +37,8 @@ pub struct World<'a> {
     pub requests: Vec<Request>,
     /// Their maps.
     pub maps: Vec<MapFile>,
+    /// What has changed, and who copies it.
+    pub tracked: Tracked,
     /// Their records.
     pub disk: Disk,
     /// A state on its way.
@@ -116,6 +119,7 @@ impl<'a> World<'a> {
             queued: 0,
             requests: Vec::new(),
             maps,
+            tracked: Tracked::new(plan),
             disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
             pending: None,
             bad_persist_until: 0,
@@ -222,6 +226,7 @@ impl<'a> World<'a> {
             Entry::Down(leg, session) => self.notice_down(leg, session),
             Entry::PersistExecute(seq, incarnation) => self.persist_execute(seq, incarnation),
             Entry::PersistDone(seq, incarnation, ok) => self.persist_done(seq, incarnation, ok),
+            Entry::Confirm(incarnation) => self.confirm(incarnation),
             Entry::Start => self.start(),
             Entry::LateClear(leg) => self.late_clear(leg),
             Entry::Evict(leg, tries) => self.evict(leg, tries),
@@ -291,7 +296,8 @@ impl<'a> World<'a> {
             let marks: Vec<String> = begin.iter().map(|b| format!("{:?}", b.marks)).collect();
             self.note(|| format!("START records {records} marks {marks:?}"));
         }
-        self.core = Some(Core::new(config, begin));
+        let found = vec![self.tracked.begin(self.boot)];
+        self.core = Some(Core::new(config, begin).with_trackers(found));
         self.last_step = 0;
         for connection in 0..self.plan.setup.connections {
             self.at(self.now, Entry::Next(connection));

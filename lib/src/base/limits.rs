@@ -12,6 +12,9 @@ pub const BLOCK_MAX: u64 = 32 << 20;
 /// Most legs of one volume (a record holds four generations for each peer in 4 KiB).
 pub const LEGS: usize = 32;
 
+/// Most trackers of one volume: each costs every first write to a block a mark.
+pub const TRACKERS: usize = 16;
+
 /// Largest volume: 2^60 bytes, so that no sum of an offset and a length comes near 64 bits.
 pub const VOLUME_SIZE: u64 = 1 << 60;
 
@@ -36,8 +39,8 @@ pub const NBD_OPTION_OUT: usize = 1 << 20;
 pub const NBD_HANDSHAKE_MS: u64 = 10_000;
 /// Most replies of one kind that our client takes during the handshake from one option.
 pub const NBD_REPLIES: u32 = 4096;
-/// Most metadata contexts of one connection: base:allocation and one for each leg.
-pub const NBD_CONTEXTS: usize = LEGS + 1;
+/// Most metadata contexts of one connection: base:allocation and one for each leg and tracker.
+pub const NBD_CONTEXTS: usize = LEGS + TRACKERS + 1;
 /// Most queries in one `LIST` or `SET_META_CONTEXT` option.
 pub const NBD_QUERIES: u32 = 128;
 /// Most extents in one reply to `BLOCK_STATUS`.
@@ -117,6 +120,11 @@ pub const STRAY_REPLIES: u32 = 16;
 
 /// Longest line on the control socket, either way.
 pub const CONTROL_LINE: usize = 1 << 20;
+/// Most words of 64 blocks in one page of marks: in hexadecimal an eighth of a line, and a volume of 16 TiB in
+/// blocks of 64 KiB is at most 512 pages.
+pub const CONTROL_WORDS: usize = 8192;
+/// Most ranges in one request.
+pub const CONTROL_RANGES: usize = 4096;
 /// Most connections to the control socket.
 pub const CONTROL_CLIENTS: usize = 64;
 /// Events kept for `mirrord events`.

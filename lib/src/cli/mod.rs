@@ -4,12 +4,14 @@
 pub mod ask;
 pub mod dirtymap;
 pub mod filelog;
+pub mod interrupt;
 pub mod output;
 pub mod parse;
 pub mod progress;
 pub mod run;
 pub mod status;
 pub mod sync;
+pub mod trackers;
 pub mod tree;
 pub mod value;
 pub mod volume;

@@ -64,6 +64,20 @@ pub struct Status {
     pub next: Option<String>,
     /// Its legs, in the order of the configuration.
     pub legs: Vec<LegStatus>,
+    /// Its trackers, by name.
+    pub trackers: Vec<TrackerStatus>,
+}
+
+/// A tracker: what changed since a moment.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct TrackerStatus {
+    /// Its name.
+    pub name: String,
+    /// Bytes that changed, those taken included.
+    pub dirty: u64,
+    /// Bytes of them that somebody has taken and not confirmed; `null` if nobody has.
+    pub taken: Option<u64>,
 }
 
 /// The state of one leg.

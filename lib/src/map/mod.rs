@@ -24,4 +24,4 @@ pub use held::HeldMap;
 pub use ranges::{RangeSource, Ranges};
 pub use seal::{Belief, Doubt, Expect};
 pub use set::BlockSet;
-pub use stream::{MapReader, Source};
+pub use stream::{MapReader, SetSource, Source};

@@ -6,6 +6,7 @@ mod driver;
 pub mod options;
 mod serve;
 mod state;
+pub mod trackers;
 
 pub use create::create;
 pub use options::{CreateOptions, CreateReport, CreatedLeg, ServeNotice, ServeOptions, Trust};

@@ -116,11 +116,13 @@ fn serve_with(
     let records = Arc::new(Mutex::new(opened.records));
     let setup = Setup {
         name: options.name.clone(),
+        dir: options.volume_dir(),
         id: opened.id,
         size: opened.size,
         config,
         starts: opened.starts,
         maps: opened.maps.clone(),
+        trackers: opened.trackers,
         records: Arc::clone(&records),
         widened: opened.widened,
         notes: opened.notes,
@@ -131,7 +133,12 @@ fn serve_with(
     };
     let clean = driver::run(setup, notice)?;
     close(opened.maps, &clean)?;
-    records.lock().unwrap_or_else(PoisonError::into_inner).demote()
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whatever the legs have lost: the marks of trackers are all there.
+    for (_, map) in std::mem::take(&mut records.trackers) {
+        map.close_clean()?;
+    }
+    records.demote()
 }
 
 /// Step 3.

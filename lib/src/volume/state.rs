@@ -5,15 +5,17 @@
 
 mod open;
 mod persist;
+pub(crate) mod trackers;
 
-use crate::base::{Id, Result};
+use crate::base::{Id, Name, Result};
 use crate::control::VolumeDir;
 use crate::generation::{Flags, Record, RecordStore};
-use crate::map::MapFile;
 use crate::map::file::{Marks, Seal};
+use crate::map::{BlockSet, MapFile};
 use crate::volume::core::LegRecord;
-pub(crate) use open::open;
+pub(crate) use open::{change_trackers, open};
 pub(crate) use persist::persist;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +47,11 @@ impl MapHandle {
         lock(&self.marks).clear(blocks);
     }
 
+    /// Makes the bits those of a set; what is right already is not touched.
+    pub(crate) fn store(&self, set: &BlockSet) {
+        lock(&self.marks).store(set);
+    }
+
     /// The seal, for a change of generation. Takes long: only for workers.
     fn seal(&self) -> MutexGuard<'_, Seal> {
         lock(&self.seal)
@@ -61,9 +68,12 @@ impl MapHandle {
 
 /// The records of all legs, in the order of the configuration, as they are on disk.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the records of the records' stores")]
 pub(crate) struct Records {
     stores: Vec<RecordStore>,
     pub(crate) records: Vec<Record>,
+    /// Maps of trackers: they follow every change of generation, as those of the legs do.
+    pub(crate) trackers: BTreeMap<Name, MapHandle>,
 }
 
 impl Records {
@@ -75,7 +85,7 @@ impl Records {
             stores.push(store);
             records.push(record);
         }
-        Ok(Self { stores, records })
+        Ok(Self { stores, records, trackers: BTreeMap::new() })
     }
 
     /// Changes the record of a leg durably, if the change changes anything.

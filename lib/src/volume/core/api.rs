@@ -25,6 +25,9 @@ pub const TICK_MS: u64 = 50;
 /// Number of a leg: its place in the configured order.
 pub type LegIx = usize;
 
+/// Number of a tracker: the driver's choice, used again when the tracker is gone.
+pub type TrackerIx = usize;
+
 /// One I/O request to one leg; unique while unresolved. Opaque outside the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IoId(pub u64);
@@ -166,8 +169,37 @@ pub enum Command {
         /// Forget the map: copy all of it.
         full: bool,
     },
+    /// Something about a tracker; at any time.
+    Tracker {
+        /// Which one.
+        tracker: TrackerIx,
+        /// What is asked.
+        ask: TrackerAsk,
+    },
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].
     Stop,
+}
+
+/// What can be asked of a tracker. How a rotation goes: `control::tracker`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackerAsk {
+    /// From now on it marks; its map has room for every block, all marked.
+    Add,
+    /// It marks no more; its map is gone, durably.
+    Remove,
+    /// Close its marks and go on with those that are not settled.
+    Take,
+    /// These blocks of what was taken need not go back.
+    Copied {
+        /// The first.
+        from: u64,
+        /// Past the last.
+        to: u64,
+    },
+    /// What was taken is dropped.
+    Confirm,
+    /// What was taken goes back, if something was.
+    GiveBack,
 }
 
 /// Where the bytes of a write come from.
@@ -206,6 +238,18 @@ pub enum Action {
         leg: LegIx,
         /// Block numbers.
         blocks: Range<u64>,
+    },
+    /// Set bits of a tracker's map; counts among [`Action::Mark`].
+    TrackerMark {
+        /// Whose map.
+        tracker: TrackerIx,
+        /// Block numbers.
+        blocks: Range<u64>,
+    },
+    /// Clear in a tracker's map what is not in [`super::Core::tracker_marks`]; may be done late or never.
+    TrackerTidy {
+        /// Whose map.
+        tracker: TrackerIx,
     },
     /// Read from a leg.
     Read {

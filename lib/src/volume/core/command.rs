@@ -9,6 +9,7 @@ impl Core {
     pub(super) fn command(&mut self, id: u64, command: Command) {
         let result = match command {
             Command::Stop => return self.stop(id),
+            Command::Tracker { tracker, ask } => self.ask_tracker(tracker, ask),
             _ if !matches!(self.stage, Stage::Serving) => Err("the volume is starting or stopping"),
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
             Command::Fail(leg) => self.take_out(leg, LegState::Failed),

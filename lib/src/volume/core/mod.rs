@@ -23,6 +23,7 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tracker;
 mod trouble;
 mod write;
 
@@ -30,6 +31,7 @@ use crate::base::{BlockSize, ByteRange};
 use crate::map::BlockSet;
 pub use api::{
     Action, Answer, Ask, Caps, Command, Event, Fault, IoId, LegIx, LegRecord, Note, Source, TICK_MS, Token,
+    TrackerAsk, TrackerIx,
 };
 use flush::FlushOp;
 use leg::Leg;
@@ -37,6 +39,7 @@ use op::Ops;
 pub use rules::{Rule, Rules};
 use start::Stage;
 use std::collections::VecDeque;
+pub use tracker::TrackerStatus;
 
 /// Which legs reads prefer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -185,6 +188,8 @@ pub struct Status {
     pub flush_error_owed: bool,
     /// Whether the last change of state is on stable storage.
     pub state_durable: bool,
+    /// Trackers by number; `None` where there is none.
+    pub trackers: Vec<Option<TrackerStatus>>,
 }
 
 /// The deterministic state machine of one volume.
@@ -193,6 +198,7 @@ pub struct Core {
     config: Config,
     rules: Rules,
     legs: Vec<Leg>,
+    trackers: Vec<Option<tracker::Tracker>>,
     ops: Ops,
     flushes: Vec<Option<FlushOp>>,
     now_ms: u64,
@@ -224,6 +230,7 @@ impl Core {
         Self {
             rules,
             legs,
+            trackers: Vec::new(),
             ops: Ops::default(),
             flushes: Vec::new(),
             now_ms: 0,

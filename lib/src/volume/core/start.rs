@@ -119,6 +119,13 @@ impl Core {
                 union.union_with(&self.legs[ix].missing);
             }
         }
+        if self.rules.on(Rule::TrackerElection) {
+            // What was seen before the end may not be what is seen from now on.
+            for ix in unclean.iter().copied().chain([source]) {
+                let marks = self.legs[ix].missing.clone();
+                self.mark_trackers_all(&marks);
+            }
+        }
         let rewrite = self.rules.on(Rule::SourceRewrite);
         let now_ms = self.now_ms;
         let leg = &mut self.legs[source];

@@ -4,13 +4,13 @@ use super::*;
 use crate::base::limits;
 
 const SIZE: u64 = 16 << 20;
-const BLOCK: u64 = 65536;
+pub(super) const BLOCK: u64 = 65536;
 
 /// A core with legs that are connected and do nothing by themselves.
-struct Rig {
-    core: Core,
+pub(super) struct Rig {
+    pub(super) core: Core,
     now: u64,
-    out: Vec<Action>,
+    pub(super) out: Vec<Action>,
     sessions: Vec<u32>,
     token: u64,
 }
@@ -20,7 +20,7 @@ fn caps() -> Caps {
 }
 
 impl Rig {
-    fn new(remote: &[bool], records: &[LegRecord], marks: &[&[u64]], clean: bool) -> Self {
+    pub(super) fn new(remote: &[bool], records: &[LegRecord], marks: &[&[u64]], clean: bool) -> Self {
         let legs = remote
             .iter()
             .map(|&remote| LegConfig {
@@ -63,7 +63,7 @@ impl Rig {
     }
 
     /// Two good legs, the second one remote, serving.
-    fn pair() -> Self {
+    pub(super) fn pair() -> Self {
         let good = LegRecord { in_sync: true, ..LegRecord::default() };
         let mut rig = Self::new(&[false, true], &[good, good], &[&[], &[]], true);
         rig.up(0);
@@ -75,56 +75,56 @@ impl Rig {
         rig
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         self.core.step(&[event], &mut self.out);
     }
 
-    fn tick(&mut self, ms: u64) {
+    pub(super) fn tick(&mut self, ms: u64) {
         self.now += ms;
         self.step(Event::Tick { now_ms: self.now });
     }
 
-    fn up(&mut self, leg: LegIx) {
+    pub(super) fn up(&mut self, leg: LegIx) {
         self.sessions[leg] += 1;
         let session = self.sessions[leg];
         self.step(Event::Up { leg, session, caps: caps() });
     }
 
-    fn down(&mut self, leg: LegIx) {
+    pub(super) fn down(&mut self, leg: LegIx) {
         let session = self.sessions[leg];
         self.step(Event::Down { leg, session });
     }
 
-    fn persisted(&mut self) {
+    pub(super) fn persisted(&mut self) {
         while let Some(at) = self.out.iter().position(|a| matches!(a, Action::Persist { .. })) {
             let Action::Persist { seq, .. } = self.out.remove(at) else { unreachable!() };
             self.step(Event::Persisted { seq, ok: true });
         }
     }
 
-    fn ask(&mut self, ask: Ask, block: u64) -> Token {
+    pub(super) fn ask(&mut self, ask: Ask, block: u64) -> Token {
         self.token += 1;
         let token = self.token;
         self.step(Event::Client { token, ask, range: ByteRange { offset: block * BLOCK, len: 4096 } });
         token
     }
 
-    fn write(&mut self, block: u64) -> Token {
+    pub(super) fn write(&mut self, block: u64) -> Token {
         self.ask(Ask::Write { fua: false }, block)
     }
 
     /// Takes the oldest action of one kind to one leg and answers it.
-    fn answer(&mut self, leg: LegIx, what: &str, result: Result<(), Fault>) {
+    pub(super) fn answer(&mut self, leg: LegIx, what: &str, result: Result<(), Fault>) {
         let io = self.take(leg, what).unwrap_or_else(|| panic!("no {what} to leg {leg} in {:?}", self.out));
         self.finish(leg, io, result);
     }
 
-    fn finish(&mut self, leg: LegIx, io: IoId, result: Result<(), Fault>) {
+    pub(super) fn finish(&mut self, leg: LegIx, io: IoId, result: Result<(), Fault>) {
         let session = self.sessions[leg];
         self.step(Event::Done { leg, session, io, result });
     }
 
-    fn take(&mut self, wanted: LegIx, what: &str) -> Option<IoId> {
+    pub(super) fn take(&mut self, wanted: LegIx, what: &str) -> Option<IoId> {
         let at = self.out.iter().position(|action| match action {
             Action::Read { leg, .. } => what == "read" && *leg == wanted,
             Action::Write { leg, .. } => what == "write" && *leg == wanted,
@@ -137,7 +137,7 @@ impl Rig {
         }
     }
 
-    fn replied(&self, wanted: Token) -> Option<Answer> {
+    pub(super) fn replied(&self, wanted: Token) -> Option<Answer> {
         self.out.iter().find_map(|action| match action {
             Action::Reply { token, answer } if *token == wanted => Some(*answer),
             _ => None,

@@ -299,6 +299,9 @@ impl Core {
         let lost = self.legs[ix].dirty.clone();
         for &block in &lost {
             self.legs[ix].suspect.insert(block);
+            if self.rules.on(Rule::TrackerReverts) {
+                self.mark_trackers(block..block + 1);
+            }
         }
         if self.rules.on(Rule::LastLegSpreads) {
             for other in (0..self.legs.len()).filter(|&other| other != ix) {

@@ -25,6 +25,16 @@ impl Driver<'_> {
         match action {
             Action::Mark { leg, blocks } => self.maps[leg].mark(blocks),
             Action::Clear { leg, blocks } => self.maps[leg].clear(blocks),
+            Action::TrackerMark { tracker, blocks } => {
+                if let Some(slot) = self.trackers.get(tracker).and_then(Option::as_ref) {
+                    slot.map.mark(blocks);
+                }
+            }
+            Action::TrackerTidy { tracker } => {
+                if let Some(slot) = self.trackers.get(tracker).and_then(Option::as_ref) {
+                    slot.map.store(&self.core.tracker_marks(tracker));
+                }
+            }
             Action::Read { leg, io, range } => self.read(leg, io, range),
             Action::Write { leg, io, range, source, fua } => self.write(leg, io, range, source, fua),
             Action::Zero { leg, io, range, no_hole, fast, fua } => {

@@ -134,6 +134,7 @@ impl Driver<'_> {
 
     fn hang_up(&mut self, key: u64) {
         self.control.conns.remove(key);
+        self.give_back(key);
     }
 
     fn take_lines(&mut self, key: u64) {
@@ -180,6 +181,12 @@ impl Driver<'_> {
                     (_, at) => return self.command(key, Command::Resync { leg: at.flatten(), full }),
                 }
             }
+            Request::Tracker { action, tracker } => return self.ask_tracker(key, action, tracker),
+            Request::Copied { tracker, ranges } => self.tracker_copied(key, &tracker, &ranges).into(),
+            Request::Marks { of, first } => match self.page(key, &of, first) {
+                Ok(page) => Reply::value(&page),
+                Err(error) => error.into(),
+            },
             Request::Stop => {
                 let id = self.command_id(key);
                 return self.stop(id);
@@ -188,12 +195,12 @@ impl Driver<'_> {
         self.reply_control(key, &reply);
     }
 
-    fn unknown_leg(&self, leg: &crate::base::Name) -> Error {
+    pub(super) fn unknown_leg(&self, leg: &crate::base::Name) -> Error {
         let names: Vec<_> = self.legs.iter().map(|slot| slot.spec.name.as_str()).collect();
         Error::new(Class::Usage, format!("{}: no leg {leg}: the legs are {}", self.name, names.join(", ")))
     }
 
-    fn command_id(&mut self, key: u64) -> u64 {
+    pub(super) fn command_id(&mut self, key: u64) -> u64 {
         self.control.last_id += 1;
         self.control.waiting.insert(self.control.last_id, key);
         if let Some(conn) = self.control.conns.get_mut(key) {
@@ -209,21 +216,26 @@ impl Driver<'_> {
 
     /// The core has answered a command.
     pub(super) fn answer_command(&mut self, id: u64, result: Result<(), &'static str>) {
-        let Some(key) = self.control.waiting.remove(&id) else { return };
         let refused = |why| {
             Error::new(Class::Refused, format!("{}: {why}", self.name))
                 .hint(format!("mirrord status {}", self.name))
         };
         let reply = Reply::from(result.map_err(refused));
+        self.answer(id, &reply);
+    }
+
+    /// Whoever waits for a command is answered, and may ask again.
+    pub(super) fn answer(&mut self, id: u64, reply: &Reply) {
+        let Some(key) = self.control.waiting.remove(&id) else { return };
         if let Some(conn) = self.control.conns.get_mut(key) {
             conn.busy = false;
         }
-        self.reply_control(key, &reply);
+        self.reply_control(key, reply);
         self.take_lines(key);
         self.send_control(key);
     }
 
-    fn reply_control(&mut self, key: u64, reply: &Reply) {
+    pub(super) fn reply_control(&mut self, key: u64, reply: &Reply) {
         if let Some(conn) = self.control.conns.get_mut(key) {
             conn.send(reply);
         }

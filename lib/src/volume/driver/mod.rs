@@ -19,13 +19,15 @@ mod output;
 mod remote;
 mod report;
 mod slab;
+mod trackers;
 mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
-use crate::control::EventKind;
+use crate::control::{EventKind, VolumeDir};
 use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::options::ServeNotice;
+use crate::volume::state::trackers::FoundTracker;
 use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
 use client::{Charge, Client, Pending};
@@ -63,6 +65,8 @@ const LINGER_MS: u64 = 1_000;
 pub(crate) struct Setup {
     /// The volume.
     pub(crate) name: Name,
+    /// Where its records and maps are.
+    pub(crate) dir: VolumeDir,
     /// Its identity.
     pub(crate) id: Id,
     /// In bytes.
@@ -73,6 +77,8 @@ pub(crate) struct Setup {
     pub(crate) starts: Vec<LegStart>,
     /// The map of each leg, in use.
     pub(crate) maps: Vec<MapHandle>,
+    /// Its trackers.
+    pub(crate) trackers: Vec<FoundTracker>,
     /// The records of all legs.
     pub(crate) records: Arc<Mutex<Records>>,
     /// By so many bytes the maps were wider at the start than before the crash.
@@ -100,6 +106,10 @@ enum Completion {
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
+    /// The map of a tracker was made, or not.
+    TrackerMade { id: u64, name: Name, result: Result<MapHandle> },
+    /// The map of a tracker was removed, or not.
+    TrackerGone { id: u64, name: Name, result: Result<()> },
 }
 
 /// I/O names and cookies are dense numbers of ours; their tables need no better hash.
@@ -163,6 +173,11 @@ struct Driver<'a> {
     extents: IoTable<Vec<crate::device::Extent>>,
     promised_block: Option<u32>,
     maps: Vec<MapHandle>,
+    /// By the core's numbers.
+    trackers: Vec<Option<trackers::Slot>>,
+    /// Trackers that are just being made or removed.
+    changing: Vec<Name>,
+    dir: VolumeDir,
     records: Arc<Mutex<Records>>,
     widened: u64,
 
@@ -205,6 +220,7 @@ impl<'a> Driver<'a> {
         let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
+        let (marks, trackers) = trackers::slots(setup.trackers);
         let now = Instant::now();
         Ok(Self {
             io_workers: results.workers("mirrord-io", IO_THREADS),
@@ -213,7 +229,7 @@ impl<'a> Driver<'a> {
             id: setup.id,
             size: setup.size,
             config: setup.config,
-            core,
+            core: core.with_trackers(marks),
             events: Vec::new(),
             actions: Vec::new(),
             began: now,
@@ -237,6 +253,9 @@ impl<'a> Driver<'a> {
             extents: IoTable::default(),
             promised_block: None,
             maps: setup.maps,
+            trackers,
+            changing: Vec::new(),
+            dir: setup.dir,
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
@@ -353,6 +372,8 @@ impl<'a> Driver<'a> {
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
+                Completion::TrackerMade { id, name, result } => self.tracker_made(id, name, result),
+                Completion::TrackerGone { id, name, result } => self.tracker_gone(id, &name, result),
             }
         }
     }

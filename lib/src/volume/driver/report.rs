@@ -47,6 +47,7 @@ impl Driver<'_> {
             reason,
             next,
             legs,
+            trackers: self.tracker_statuses(&core.trackers),
             ..Status::new(&self.name)
         }
     }

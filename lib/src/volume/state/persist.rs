@@ -73,7 +73,7 @@ fn new_generation(records: &mut Records, maps: &[MapHandle], stays: &[usize]) ->
         return Ok(());
     }
     let (current, next) = (records.records[first].current.id, Id::random()?);
-    for map in maps {
+    for map in maps.iter().chain(records.trackers.values()) {
         map.seal().prepare_relabel(current, next)?;
     }
     let everybody: Vec<Id> = records.records.iter().map(|record| record.leg).collect();
@@ -82,7 +82,7 @@ fn new_generation(records: &mut Records, maps: &[MapHandle], stays: &[usize]) ->
     for &leg in stays.iter().filter(|&&leg| leg != first) {
         follow(records, first, leg)?;
     }
-    for map in maps {
+    for map in maps.iter().chain(records.trackers.values()) {
         map.seal().finish_relabel(next)?;
     }
     Ok(())
