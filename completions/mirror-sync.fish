@@ -1,4 +1,4 @@
-complete -c mirror-sync -l map -d 'The map: PATH, - for standard input, or NBD-URI[#CONTEXT]' -r
+complete -c mirror-sync -l map -d 'The map: PATH, - for standard input, VOLUME:TRACKER, or NBD-URI[#CONTEXT]' -r
 complete -c mirror-sync -l digest -d 'Compare with the digests of the last run instead of reading the target' -r -F
 complete -c mirror-sync -l delta -d 'Write a delta to FILE, or - for standard output, instead of a target' -r -F
 complete -c mirror-sync -l apply -d 'Apply a delta from FILE, or - for standard input, to a target' -r -F

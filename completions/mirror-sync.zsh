@@ -15,7 +15,7 @@ _mirror-sync() {
 
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
-'--map=[The map\: PATH, - for standard input, or NBD-URI\[#CONTEXT\]]:MAP:_default' \
+'--map=[The map\: PATH, - for standard input, VOLUME\:TRACKER, or NBD-URI\[#CONTEXT\]]:MAP:_default' \
 '(--full --dirty-only)--digest=[Compare with the digests of the last run instead of reading the target]:FILE:_files' \
 '(--verify --stage)--delta=[Write a delta to FILE, or - for standard output, instead of a target]:FILE:_files' \
 '(--full --compare --dirty-only --digest --delta -n --dry-run)--apply=[Apply a delta from FILE, or - for standard input, to a target]:FILE:_files' \

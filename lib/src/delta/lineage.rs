@@ -68,6 +68,9 @@ impl Lineage {
         let refuse =
             |why: String| Err(Error::new(Class::Damaged, format!("{name}: checking its base: {why}")));
         let (file, now) = (self.path.display(), self.now);
+        if delta.base.is_none() && delta.partial {
+            return refuse("it does not say what it is for".into());
+        }
         if delta.base.is_none() || (self.applying == delta.target && !delta.target.is_none()) {
             return Ok(());
         }
@@ -108,7 +111,7 @@ mod tests {
 
     fn delta(base: Id, target: Id) -> DeltaHeader {
         let (id, volume, size, block) = (Id([9; 16]), Id::NONE, 1 << 20, BlockSize::DEFAULT);
-        DeltaHeader { id, volume, base, target, size, block }
+        DeltaHeader { id, volume, base, target, size, block, partial: !base.is_none() }
     }
 
     #[test]
@@ -124,6 +127,9 @@ mod tests {
             (A, B, A, C, Some("has not ended")),
             (A, B, Id::NONE, C, None),
         ];
+        let lineage = Lineage { path: "g".into(), now: A, applying: Id::NONE };
+        let unknown = DeltaHeader { partial: true, ..delta(Id::NONE, Id::NONE) };
+        assert!(lineage.check("d", &unknown).expect_err("partial").message.contains("does not say"));
         for (now, applying, base, target, why) in table {
             let lineage = Lineage { path: "g".into(), now, applying };
             match (lineage.check("d", &delta(base, target)), why) {

@@ -56,7 +56,7 @@ pub struct DeltaHeader {
     pub id: Id,
     /// The volume; none for a device that was named by hand.
     pub volume: Id,
-    /// The generation that it is applied to; none if it holds everything.
+    /// The generation that it is applied to; none if it holds everything, or nobody keeps account.
     pub base: Id,
     /// The generation that it makes of it; none where nobody keeps account.
     pub target: Id,
@@ -64,7 +64,12 @@ pub struct DeltaHeader {
     pub size: u64,
     /// Bytes of the blocks that it was made of.
     pub block: BlockSize,
+    /// It lacks what had not changed: without a base it does not say since when.
+    pub partial: bool,
 }
+
+/// Flag: [`DeltaHeader::partial`].
+const PARTIAL: u32 = 1;
 
 impl DeltaHeader {
     /// Its bytes.
@@ -72,6 +77,7 @@ impl DeltaHeader {
         let mut out = [0; HEADER_LEN];
         out[..AT_VERSION].copy_from_slice(&MAGIC);
         put_u32(&mut out, AT_VERSION, VERSION);
+        put_u32(&mut out, AT_FLAGS, if self.partial { PARTIAL } else { 0 });
         Features::default().put(&mut out, AT_FEATURES);
         put_id(&mut out, AT_ID, self.id);
         put_id(&mut out, AT_VOLUME, self.volume);
@@ -110,6 +116,7 @@ impl DeltaHeader {
             target: id(AT_TARGET),
             size,
             block,
+            partial: get_u32(bytes, AT_FLAGS) & PARTIAL != 0,
         })
     }
 }

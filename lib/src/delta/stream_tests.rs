@@ -10,6 +10,7 @@ fn header() -> DeltaHeader {
         target: id(4),
         size: 1 << 20,
         block: BlockSize::DEFAULT,
+        partial: true,
     }
 }
 
@@ -50,7 +51,7 @@ fn a_delta_reads_back_and_its_header_is_pinned() {
     ];
     assert_eq!(found, model);
     assert_eq!(reader.totals(), Totals { records: 4, data: 5009, zero: 70_000 });
-    assert_eq!(&bytes[..16], b"MIRRDEL\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(&bytes[..16], b"MIRRDEL\0\x01\0\0\0\x01\0\0\0");
     assert_eq!((bytes[40], bytes[56], bytes[72], bytes[88], bytes[106]), (1, 2, 3, 4, 0x10));
     assert!(bytes.len() < 512 + 5 * 56 + 200, "zeroes and repetition take no room: {}", bytes.len());
 }

@@ -273,7 +273,7 @@ impl<'a> Copier<'a> {
         let differ: u64 = runs.iter().map(|run| run.len() as u64).sum();
         self.counters.skipped.fetch_add(work.range.len - differ, Ordering::Relaxed);
         for run in runs {
-            for (piece, zero) in plan::segments(&buffers.source[run.clone()], self.plan.zeroes) {
+            for (piece, zero) in plan::segments(&buffers.source[run.clone()], self.plan.zeroes, 1) {
                 let (at, len) = (run.start + piece.start, piece.len() as u64);
                 let range = ByteRange { offset: work.range.offset + at as u64, len };
                 let counter = if zero { &self.counters.zeroed } else { &self.counters.written };
@@ -303,7 +303,7 @@ impl<'a> Copier<'a> {
 
     /// Writes data, and holes where there are zeroes in it.
     fn store(&self, target: &dyn End, offset: u64, data: &[u8]) -> Result<()> {
-        for (piece, zero) in plan::segments(data, self.plan.zeroes) {
+        for (piece, zero) in plan::segments(data, self.plan.zeroes, target.facts().align as usize) {
             let range = ByteRange { offset: offset + piece.start as u64, len: piece.len() as u64 };
             if zero {
                 self.zero(target, range, false)?;

@@ -118,15 +118,17 @@ pub fn check_other(source: &Facts, target: &str, identity: Option<&str>) -> Resu
     Err(Error::new(Class::Refused, text))
 }
 
-/// Data cut into what is written and what is zeroes, in order: offsets in `data`, neighbours of different kinds.
-pub fn segments(data: &[u8], zeroes: Zeroes) -> Vec<(std::ops::Range<usize>, bool)> {
+/// Data cut into what is written and what is zeroes, in order: offsets in `data`, neighbours of different kinds,
+/// cut at multiples of `align` (a power of two) at least.
+pub fn segments(data: &[u8], zeroes: Zeroes, align: usize) -> Vec<(std::ops::Range<usize>, bool)> {
     if zeroes != Zeroes::Detect {
         return vec![(0..data.len(), false)];
     }
     let mut cut: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
-    for (at, grain) in data.chunks(GRAIN).enumerate() {
+    let step = GRAIN.max(align);
+    for (at, grain) in data.chunks(step).enumerate() {
         let zero = is_zero(grain);
-        let range = at * GRAIN..at * GRAIN + grain.len();
+        let range = at * step..at * step + grain.len();
         match cut.last_mut() {
             Some((last, is)) if *is == zero => last.end = range.end,
             _ => cut.push((range, zero)),

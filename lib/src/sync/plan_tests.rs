@@ -52,20 +52,25 @@ fn what_must_not_be_begun_is_refused_before_the_first_byte() {
 #[test]
 fn zeroes_are_cut_out_of_data_where_it_is_worth_it() {
     let mut data = vec![0; 256 << 10];
-    assert_eq!(segments(&data, Zeroes::Detect), [(0..256 << 10, true)]);
-    assert_eq!(segments(&data, Zeroes::Trust), [(0..256 << 10, false)]);
+    assert_eq!(segments(&data, Zeroes::Detect, 1), [(0..256 << 10, true)]);
+    assert_eq!(segments(&data, Zeroes::Trust, 1), [(0..256 << 10, false)]);
     data[0] = 1;
     data[100 << 10] = 1;
-    let found = segments(&data, Zeroes::Detect);
+    let found = segments(&data, Zeroes::Detect, 1);
     let model = [(0..4 << 10, false), (4 << 10..100 << 10, true), (100 << 10..104 << 10, false)];
     assert_eq!(found[..3], model);
     assert_eq!(found[3], (104 << 10..256 << 10, true));
+    assert_eq!(
+        segments(&data, Zeroes::Detect, 65536)[0],
+        (0..65536, false),
+        "aligned as the server wants it"
+    );
     // A short hole in the middle, and a short piece of zeroes that is all there is.
     assert_eq!(
-        segments(&[&[1; 4096][..], &[0; 4096], &[1; 4096]].concat(), Zeroes::Detect),
+        segments(&[&[1; 4096][..], &[0; 4096], &[1; 4096]].concat(), Zeroes::Detect, 1),
         [(0..12288, false)]
     );
-    assert_eq!(segments(&[0; 100], Zeroes::Detect), [(0..100, true)]);
+    assert_eq!(segments(&[0; 100], Zeroes::Detect, 1), [(0..100, true)]);
 }
 
 proptest! {
@@ -75,7 +80,7 @@ proptest! {
     ) {
         let data: Vec<u8> =
             pieces.iter().flat_map(|(len, zero)| std::iter::repeat_n(u8::from(!zero), *len)).collect();
-        let cut = segments(&data, Zeroes::Detect);
+        let cut = segments(&data, Zeroes::Detect, 1);
         prop_assert_eq!(cut.first().map(|(range, _)| range.start), Some(0));
         prop_assert_eq!(cut.last().map(|(range, _)| range.end), Some(data.len()));
         prop_assert!(cut.windows(2).all(|pair| pair[0].0.end == pair[1].0.start && pair[0].1 != pair[1].1));

@@ -186,7 +186,7 @@ impl Stage {
                 }
                 old.resize(part.len as usize, 0);
                 target.read(part.offset, &mut old)?;
-                let zero = matches!(segments(&old, Zeroes::Detect)[..], [(_, true)]);
+                let zero = matches!(segments(&old, Zeroes::Detect, 1)[..], [(_, true)]);
                 let change = if zero { Change::zero(part) } else { Change::data(part.offset, &old, false) };
                 out.write_all(&writer.record(&change)).map_err(fail)?;
                 out.write_all(change.payload()).map_err(fail)?;

@@ -15,6 +15,7 @@ fn header() -> DeltaHeader {
         target: id(3),
         size: SIZE as u64,
         block: BlockSize::DEFAULT,
+        partial: true,
     }
 }
 

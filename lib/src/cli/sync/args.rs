@@ -54,7 +54,7 @@ pub struct SyncArgs {
     /// Copy the blocks that are marked in a map, and nothing else
     #[arg(long, group = "choice", requires = "map")]
     pub dirty_only: bool,
-    /// The map: PATH, - for standard input, or NBD-URI[#CONTEXT]
+    /// The map: PATH, - for standard input, VOLUME:TRACKER, or NBD-URI[#CONTEXT]
     #[arg(long, value_name = "MAP", requires = "dirty_only")]
     pub map: Option<MapName>,
     /// Leave marks of the map that were copied

@@ -30,19 +30,25 @@ pub(super) struct Making {
 
 impl Making {
     /// Opens where a delta goes and writes its header.
+    /// Without `everything` it is for the generation that the account names.
     pub(super) fn begin(
         args: &SyncArgs,
         to: &Path,
-        size: u64,
-        block: crate::base::BlockSize,
+        (size, block): (u64, crate::base::BlockSize),
+        everything: bool,
     ) -> Result<Self> {
         let lineage = args.generation.as_deref().map(Lineage::open).transpose()?;
         let (now, target) = match &lineage {
             Some(lineage) => (lineage.now, Id::random()?),
             None => (Id::NONE, Id::NONE),
         };
-        let base = if args.full { Id::NONE } else { now };
-        let header = DeltaHeader { id: Id::random()?, volume: Id::NONE, base, target, size, block };
+        if let Some(path) = args.generation.as_ref().filter(|_| now.is_none() && !everything) {
+            let text = format!("{}: reading it: there is no generation yet to begin from", path.display());
+            return Err(Error::new(Class::Refused, text).hint("the same with --full, once"));
+        }
+        let base = if everything { Id::NONE } else { now };
+        let (id, partial) = (Id::random()?, !everything);
+        let header = DeltaHeader { id, volume: Id::NONE, base, target, size, block, partial };
         let pack = args.compress.is_some();
         if to == Path::new("-") {
             if std::io::stdout().is_terminal() {
@@ -62,7 +68,7 @@ impl Making {
     /// The same for a stage.
     pub(super) fn into_stage(stage: &Stage, size: u64, block: crate::base::BlockSize) -> Result<Self> {
         let (id, none) = (Id::random()?, Id::NONE);
-        let header = DeltaHeader { id, volume: none, base: none, target: none, size, block };
+        let header = DeltaHeader { id, volume: none, base: none, target: none, size, block, partial: true };
         let to = stage.undo_log().with_file_name("stage");
         Self::into_draft(stage.draft()?, &to, &header, false, None)
     }
@@ -146,7 +152,7 @@ pub(super) fn inspect(args: &SyncArgs, path: &Path) -> anyhow::Result<()> {
             "schema": "mirror-delta/1",
             "id": id(header.id), "volume": id(header.volume), "base": id(header.base), "target": id(header.target),
             "size": header.size, "block": header.block.bytes(),
-            "records": totals.records, "data": totals.data, "zero": totals.zero,
+            "partial": header.partial, "records": totals.records, "data": totals.data, "zero": totals.zero,
         }))?;
         return Ok(());
     }
@@ -154,7 +160,7 @@ pub(super) fn inspect(args: &SyncArgs, path: &Path) -> anyhow::Result<()> {
     let text = format!(
         "id      {}\nbase    {}\ntarget  {}\nsize    {} ({})\nblock   {}\nrecords {}\ndata    {} ({})\nzero    {} ({})\n",
         header.id,
-        shown(header.base, "anything of this size"),
+        shown(header.base, if header.partial { "not recorded" } else { "anything of this size" }),
         shown(header.target, "no account is kept"),
         header.size,
         show_size(header.size),

@@ -141,7 +141,10 @@ impl Copy {
             None => None,
         };
         let making = match (&args.delta, &stage) {
-            (Some(path), _) if !args.dry_run => Some(Making::begin(args, path, size, block)?),
+            (Some(path), _) if !args.dry_run => {
+                let everything = args.full || memory.as_ref().is_some_and(|memory| !memory.is_known());
+                Some(Making::begin(args, path, (size, block), everything)?)
+            }
             (_, Some(stage)) => Some(Making::into_stage(stage, size, block)?),
             _ => None,
         };
@@ -190,16 +193,26 @@ impl Copy {
         let mut done = Vec::new();
         let mut report = self.pass(args, session, mode, later.then_some(&mut done));
         let mut verdict = report.verdict();
-        let mut verified = None;
+        let (mut verified, mut settled) = (None, !args.dry_run);
         if let Some(making) = self.making.take() {
-            verdict = verdict.and_then(|()| self.publish(making, &mut report, &done, session));
+            let published = verdict.and_then(|()| self.publish(making, &mut report, &done, session));
+            settled &= matches!(published, Ok(true));
+            verdict = published.map(drop);
         } else if args.verify && !args.dry_run && verdict.is_ok() && !report.stopped {
             let second = self.pass(args, session, Mode::Verify, None);
             verdict = second.verdict().map_err(|error| Error { class: Class::Io, ..error });
             verified = Some(verdict.is_ok() && !second.stopped);
+            report.stopped = second.stopped;
+        }
+        if args.verbose > 0 {
+            report.failures.iter().for_each(|error| session.note(&error.message));
         }
         if let Some(memory) = self.memory.take().filter(|_| !args.dry_run) {
             verdict = verdict.and(memory.finish());
+        }
+        if let Some(marks) = self.marks.take() {
+            let all = verdict.is_ok() && !report.stopped && settled;
+            verdict = verdict.and(marks.finish(all));
         }
         if verdict.is_ok() && report.stopped {
             session.stopped(&report, &self.names[1]);
@@ -223,17 +236,17 @@ impl Copy {
         Ok((summary, verdict))
     }
 
-    /// Ends a delta, applies it where it was staged, and settles what it holds.
+    /// Ends a delta, applies it where it was staged, and settles what it holds; whether it did.
     fn publish(
         &mut self,
         making: Making,
         report: &mut Report,
         done: &[ByteRange],
         session: &mut Session,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if report.stopped {
             report.standing.durable = 0;
-            return Ok(());
+            return Ok(false);
         }
         let durable = making.finish(report, self.stage.is_some())?;
         if let (Some(stage), Some(target)) = (&self.stage, &self.target) {
@@ -242,7 +255,7 @@ impl Copy {
             report.stopped = applied.stopped;
             if applied.stopped {
                 report.standing.durable = 0;
-                return Ok(());
+                return Ok(false);
             }
             let log = stage.undo_log();
             session.note(&format!(
@@ -253,12 +266,12 @@ impl Copy {
             ));
         }
         if !durable {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(memory) = &self.memory {
             memory.settle(done);
         }
-        self.marks.as_mut().map_or(Ok(()), |marks| marks.settle(done))
+        self.marks.as_mut().map_or(Ok(()), |marks| marks.settle(done)).map(|()| true)
     }
 
     /// One pass over the plan. What becomes durable is settled on the way, or put on a list for `later`.

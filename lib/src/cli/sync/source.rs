@@ -1,7 +1,9 @@
 //! Where the marks of `--dirty-only` come from, and where they are taken out again.
 
 use crate::base::{BlockSize, ByteRange, Class, Error, Id, Result};
+use crate::cli::ask::REPLY;
 use crate::cli::dirtymap::{Named, fetch_context, open_map};
+use crate::control::{StateDir, Taken};
 use crate::map::format::Identity;
 use crate::map::{BlockSet, HeldMap, Source as _, stream};
 use std::fmt;
@@ -64,6 +66,8 @@ pub struct Marks {
 enum Keeper {
     /// Marks are taken out of a file.
     File(Box<HeldMap>),
+    /// Its mirrord is told what is done; what it is not told goes back into the tracker.
+    Tracker(Box<Taken>),
     /// They stay: it was asked for, or nothing can be taken out.
     Nobody,
 }
@@ -82,6 +86,14 @@ impl Marks {
                 let blocks = held.marks().clone();
                 let keeper = Keeper::File(Box::new(held));
                 Ok(Self { size: identity.size, block: identity.block, blocks, note, keeper })
+            }
+            MapName::Named(Named::Tracker { volume, tracker }) if !keep => {
+                let volume = StateDir::from_environment()?.volume(volume);
+                let mut taken = Taken::take(&volume, tracker, REPLY)?;
+                let marks = taken.marks()?;
+                let blocks = BlockSet::from_words(marks.words, marks.block.count(marks.size));
+                let keeper = Keeper::Tracker(Box::new(taken));
+                Ok(Self { size: marks.size, block: marks.block, blocks, note: None, keeper })
             }
             MapName::Named(named) => {
                 let mut source = open_map(named)?;
@@ -118,6 +130,17 @@ impl Marks {
                 let blocks: Vec<_> = ranges.iter().map(|range| inside(block, range, size)).collect();
                 held.clear(&blocks)
             }
+            Keeper::Tracker(taken) => taken.copied(ranges),
+        }
+    }
+
+    /// The run is over. Of a tracker that was emptied, everything is confirmed (`all`); otherwise what was not
+    /// settled goes back, which happens by itself if it cannot be said.
+    pub fn finish(self, all: bool) -> Result<()> {
+        match self.keeper {
+            Keeper::Tracker(taken) if all => taken.confirm(),
+            Keeper::Tracker(taken) => taken.give_back(),
+            Keeper::File(_) | Keeper::Nobody => Ok(()),
         }
     }
 }
