@@ -7,6 +7,7 @@ pub mod filelog;
 pub mod output;
 pub mod parse;
 pub mod progress;
+pub mod record;
 pub mod run;
 pub mod status;
 pub mod tree;
