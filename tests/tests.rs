@@ -19,5 +19,6 @@ mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
+mod soak; // long runs under load, of which CI makes a short one each
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod tidy; // floors, sizes, banned words
