@@ -1,5 +1,5 @@
 //! Changes seen as they happen: dumps look at nothing but what the recorder saw, and the standby is identical all the
-//! same. `MIRROR_CFOR_SECONDS=600 cargo test is_followed` follows for ten minutes (`tests/soak/follow.sh`).
+//!
 
 use crate::cfor_trees::{Pair, wanted};
 use crate::support::{Dir, Disk, Random, Tool, bin, mutate, mutate_with_events, need, run, wait_for};
@@ -9,16 +9,15 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const TOOLS: [&str; 6] = ["root", "rsync", "loop", "mkfs.xfs", "mkfs.btrfs", "mkfs.ext4"];
+pub const TOOLS: [&str; 6] = ["root", "rsync", "loop", "mkfs.xfs", "mkfs.btrfs", "mkfs.ext4"];
 
 /// A recorder, killed when dropped.
-struct Recording(Child);
+pub struct Recording(Child);
 
 impl Recording {
-    fn start(pair: &Pair) -> Self {
+    pub fn start(pair: &Pair) -> Self {
         let socket = pair.source.log.join("recorder.sock");
         // A dead one leaves its socket.
         let _ = fs::remove_file(&socket);
@@ -51,13 +50,13 @@ impl Drop for Recording {
 }
 
 /// A round that is to look at nothing but the log.
-fn round(pair: &Pair) -> DumpReport {
+pub fn round(pair: &Pair) -> DumpReport {
     let (report, bytes) = dump(&pair.source, "the dump", Vec::new()).expect("dump");
     pair.apply(&bytes).expect("apply");
     report
 }
 
-fn recorded(disk: &Disk) -> Pair {
+pub fn recorded(disk: &Disk) -> Pair {
     let mut pair = Pair::new(disk);
     pair.source.no_scan = true;
     pair
@@ -99,67 +98,6 @@ fn done_recorded_histories_end_identical_on_xfs() {
 #[test]
 fn done_recorded_histories_end_identical_on_btrfs() {
     histories("btrfs");
-}
-
-/// Follows a tree under load for some seconds, with a dump every now and then, and judges after a last one.
-fn followed(kind: &str) {
-    if !need(&TOOLS) {
-        return;
-    }
-    let seconds = std::env::var("MIRROR_CFOR_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
-    let disk = Disk::new(kind);
-    let pair = recorded(&disk);
-    let root = pair.source.root.clone();
-    let mut random = Random(wanted(0).1);
-    mutate_with_events(&root, &mut random, 60);
-    let _recorder = Recording::start(&pair);
-    let end = AtomicBool::new(false);
-    let (mut rounds, mut scans) = (0, 0);
-    std::thread::scope(|scope| {
-        for worker in 0..2 {
-            let (end, dir) = (&end, root.join(format!("load{worker}")));
-            fs::create_dir(&dir).expect("mkdir");
-            let mut random = Random(worker + 100);
-            scope.spawn(move || {
-                while !end.load(Ordering::Relaxed) {
-                    let size = fs::read_dir(&dir).map_or(0, Iterator::count);
-                    if size > 150 {
-                        let _ = fs::rename(&dir, dir.with_extension("old"));
-                        let _ = fs::remove_dir_all(dir.with_extension("old"));
-                        let _ = fs::create_dir(&dir);
-                    }
-                    mutate_with_events(&dir, &mut random, 10);
-                }
-            });
-        }
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(seconds) {
-            scans += u32::from(round(&pair).scanned.is_some());
-            rounds += 1;
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        end.store(true, Ordering::Relaxed);
-    });
-    let last = round(&pair);
-    pair.judge(&format!("{kind}, after {rounds} rounds, {scans} of them scans, {last:?}"));
-    // The first has nothing to follow; something that moves while it is looked at owes a scan.
-    assert!(rounds >= 2 && scans < rounds.max(3), "{kind}: {scans} of {rounds} rounds were scans");
-    println!("{kind}: {rounds} rounds in {seconds} s, {scans} of them scans");
-}
-
-#[test]
-fn done_a_tree_under_load_is_followed_on_ext4() {
-    followed("ext4");
-}
-
-#[test]
-fn done_a_tree_under_load_is_followed_on_xfs() {
-    followed("xfs");
-}
-
-#[test]
-fn done_a_tree_under_load_is_followed_on_btrfs() {
-    followed("btrfs");
 }
 
 #[test]
