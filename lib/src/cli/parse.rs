@@ -17,7 +17,7 @@ pub fn parse<T: clap::Parser>(tool: &str) -> Result<T, ExitCode> {
 }
 
 /// The first paragraph of clap's text as one line.
-fn usage(tool: &str, error: &clap::Error) -> Error {
+pub(super) fn usage(tool: &str, error: &clap::Error) -> Error {
     let message = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "no command is given".to_owned()

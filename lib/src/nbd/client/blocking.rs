@@ -1,7 +1,7 @@
 //! A client for command lines: one request at a time, every wait bounded. The only part of this room that
 //! does I/O.
 
-mod stream;
+pub(super) mod stream;
 
 use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents};
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
@@ -36,6 +36,13 @@ impl Blocking {
         let info = negotiate(&mut wire, options)?;
         let parser = ReplyParser::new(info.structured);
         Ok(Self { wire, info, parser, cookie: 0, broken: false })
+    }
+
+    /// The open connection, with nothing in flight: its stream, what was received already, its name, what the
+    /// server offers.
+    pub(super) fn into_parts(self) -> (stream::Stream, Vec<u8>, String, ServerInfo) {
+        let (stream, received, name) = self.wire.into_parts();
+        (stream, received, name, self.info)
     }
 
     /// What the server offers.
