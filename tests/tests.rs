@@ -7,6 +7,7 @@ mod cfor_crash; // a standby whose apply is killed at every step
 mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
 mod cfor_power; // the power fails at every sync of an apply
+mod cfor_record; // changes seen as they happen, by the recorder
 mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread

@@ -10,6 +10,7 @@ pub mod interrupt;
 pub mod output;
 pub mod parse;
 pub mod progress;
+pub mod record;
 pub mod run;
 pub mod status;
 pub mod sync;
