@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
-use mirror::cli::admin::{LegVerb, leg};
+use mirror::cli::admin::{LegVerb, leg, resize};
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
@@ -88,6 +88,17 @@ enum Verb {
     Pause(MaybeLeg),
     /// Let copies go on
     Resume(MaybeLeg),
+    /// Make a volume larger; its legs have been extended before
+    Resize {
+        /// Which volume
+        name: Name,
+        /// Its new size
+        #[arg(value_parser = value::size, required_unless_present = "grow", conflicts_with = "grow")]
+        size: Option<u64>,
+        /// As large as its smallest leg
+        #[arg(long)]
+        grow: bool,
+    },
     /// Check a configuration file: silence and 0 when it is right
     CheckConfig {
         /// The file
@@ -126,6 +137,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
         Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
+        Verb::Resize { name, size, .. } => resize(&name, size, cli.quiet)?,
         Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
     }
     Ok(())

@@ -31,6 +31,9 @@ _mirrord() {
             mirrord,pause)
                 cmd="mirrord__subcmd__pause"
                 ;;
+            mirrord,resize)
+                cmd="mirrord__subcmd__resize"
+                ;;
             mirrord,resume)
                 cmd="mirrord__subcmd__resume"
                 ;;
@@ -77,7 +80,7 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status wait events leg resync pause resume check-config"
+            opts="-q -h -V --quiet --help --version create serve status wait events leg resync pause resume resize check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -300,6 +303,20 @@ _mirrord() {
             ;;
         mirrord__subcmd__pause)
             opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__resize)
+            opts="-q -h --grow --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

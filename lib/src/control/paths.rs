@@ -6,6 +6,7 @@
 //! DIR/NAME/               one volume, mode 0700
 //!   volume.toml           its legs and options, written by `create`
 //!   LEG.record  LEG.map   record and map of each leg
+//!   resize                a growth that is under way
 //!   control.sock          the control socket
 //!   nbd.sock              the listener when no other was asked for
 //!   lock  mirrord.pid     held and written by the daemon
@@ -121,6 +122,11 @@ impl VolumeDir {
     /// `LEG.map`
     pub fn map(&self, leg: &Name) -> PathBuf {
         self.path.join(format!("{leg}.map"))
+    }
+
+    /// `resize`: a growth that is under way.
+    pub fn resize(&self) -> PathBuf {
+        self.path.join("resize")
     }
 
     /// `lock`

@@ -6,6 +6,7 @@ mod driver;
 mod members;
 pub mod offline;
 pub mod options;
+mod resize;
 mod serve;
 mod state;
 

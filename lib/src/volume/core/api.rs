@@ -191,6 +191,14 @@ pub enum Command {
         /// What is connected is not it any more.
         moved: bool,
     },
+    /// The volume has grown: the maps have room, and say that the new area is missing on all legs but the source.
+    /// Answered when the leaving of the others is durable.
+    Grow {
+        /// In bytes, from now on.
+        size: u64,
+        /// The leg whose contents the new area has.
+        source: LegIx,
+    },
     /// Forget what is known of the contents of a leg, and its failures: everything is copied to it.
     Reset(LegIx),
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].

@@ -10,6 +10,8 @@ use crate::leg::LegSpec;
 use crate::map::file::Fill;
 use crate::map::{Belief, BlockSet, Durability, Expect, Identity, MapFile};
 use crate::volume::core::LegStart;
+use crate::volume::members::through;
+use crate::volume::resize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -33,7 +35,8 @@ pub(crate) struct Opened {
 /// Opens a volume that was created, for use.
 ///
 /// 1. The lock is taken; class `Busy` if another daemon holds it.
-/// 2. The records are opened and checked against each other.
+/// 2. The records are opened and checked against each other; a growth that a crash interrupted is finished
+///    ([`crate::volume::resize`]).
 /// 3. What a crash left half done is finished: legs in sync that were to follow to a new generation, or a
 ///    resync whose f3 is missing.
 /// 4. The maps are read. One that is not believed counts as all dirty.
@@ -42,6 +45,9 @@ pub(crate) struct Opened {
 pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
     let lock = take_lock(dir)?;
     let mut records = Records::open(dir, legs.iter().map(|leg| &leg.name))?;
+    if let Some(growth) = resize::pending(dir)? {
+        resize::go_on(dir, &mut records, &growth, &mut through)?;
+    }
     let Some(first) = records.records.first() else {
         return Err(Error::new(Class::Usage, format!("{}: opening the volume: it has no leg", dir.name())));
     };
