@@ -97,6 +97,24 @@ impl Heat {
         self.legs[leg] = Runs::new(runs);
     }
 
+    /// The volume has so many blocks from now on. A run that was cut by the old end is not hot any more: of its new
+    /// blocks nothing stands on disk.
+    pub(super) fn grow(&mut self, blocks: u64) {
+        let size = self.power.run_blocks;
+        let cut = (!self.blocks.is_multiple_of(size)).then_some(self.blocks / size);
+        for runs in self.legs.iter_mut().chain(&mut self.trackers) {
+            for set in [&mut runs.hot, &mut runs.recent, &mut runs.stale, &mut runs.cooled] {
+                set.grow(blocks.div_ceil(size));
+            }
+            if let Some(run) = cut
+                && runs.hot.remove(run)
+            {
+                runs.stale.insert(run);
+            }
+        }
+        self.blocks = blocks;
+    }
+
     /// A tracker's map is as its file says, all cold.
     pub(super) fn track(&mut self, tracker: usize) {
         let runs = self.blocks.div_ceil(self.power.run_blocks);

@@ -199,6 +199,29 @@ fn a_clean_stop_leaves_exact_words() {
     assert_eq!(rig.core.tracker_image(0).iter().collect::<Vec<_>>(), [5]);
 }
 
+#[test]
+fn a_run_that_was_cut_by_the_old_end_is_heated_again() {
+    let mut rig = powerful();
+    // 256 blocks and a half of one: the last run has two.
+    rig.step(Event::Command { id: 3, command: Command::Grow { size: 257 * BLOCK + 4096, source: 0 } });
+    while sync_wanted(&rig) {
+        synced(&mut rig, true);
+    }
+    rig.persisted();
+    rig.out.clear();
+    rig.write(256);
+    assert!(rig.out.contains(&Action::Mark { leg: 0, blocks: 256..258 }), "{:?}", rig.out);
+    synced(&mut rig, true);
+    rig.step(Event::Command { id: 4, command: Command::Grow { size: 300 * BLOCK, source: 0 } });
+    while sync_wanted(&rig) {
+        synced(&mut rig, true);
+    }
+    rig.persisted();
+    rig.out.clear();
+    rig.write(259);
+    assert!(rig.out.contains(&Action::Mark { leg: 0, blocks: 256..260 }), "{:?}", rig.out);
+}
+
 /// The maps of two legs in one store, whose power fails at a sync; and what each leg may lack when it does.
 mod crash {
     use super::*;
