@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
+use mirror::cli::device_map::{self, MapArgs};
 use mirror::cli::record::{self, RecordArgs};
 use mirror::cli::tree::{AckArgs, ApplyArgs, DumpArgs, ScanArgs, SeedArgs, VerifyArgs};
 use mirror::cli::{self, filelog, tree};
@@ -72,6 +73,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Find the changed bytes on the device underneath, as a dirty map of it
+    Map(MapArgs),
     /// Write what changed since the round that a standby has, with the data
     Dump(DumpArgs),
     /// Remember the round that a standby has
@@ -96,6 +99,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Stat { log, json } => filelog::stat(&log, json),
         Verb::Merge { log, output, json } => filelog::merge(&log, &output, json),
         Verb::Rotate { log, out, json } => filelog::rotate(&log, &out, json),
+        Verb::Map(args) => device_map::map(&args, cli.quiet),
         Verb::Dump(args) => tree::dump_tree(&args, cli.quiet),
         Verb::Ack(args) => tree::ack(&args),
         Verb::Apply(args) => tree::apply_tree(&args, cli.quiet),

@@ -25,6 +25,9 @@ _cfor__log() {
             cfor__log,dump)
                 cmd="cfor__log__subcmd__dump"
                 ;;
+            cfor__log,map)
+                cmd="cfor__log__subcmd__map"
+                ;;
             cfor__log,merge)
                 cmd="cfor__log__subcmd__merge"
                 ;;
@@ -56,7 +59,7 @@ _cfor__log() {
 
     case "${cmd}" in
         cfor__log)
-            opts="-q -h -V --quiet --help --version scan record show stat merge rotate dump ack apply verify seed"
+            opts="-q -h -V --quiet --help --version scan record show stat merge rotate map dump ack apply verify seed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -141,6 +144,36 @@ _cfor__log() {
                     return 0
                     ;;
                 --progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cfor__subcmd__log__subcmd__map)
+            opts="-o -q -h --root --output --block --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --block)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -33,6 +33,7 @@ complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "show" -d 'Print w
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "stat" -d 'Print figures of logs, dumps, indexes and directories'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "merge" -d 'Join logs into one'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "rotate" -d 'Take the records of a log out, and begin its next generation'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "map" -d 'Find the changed bytes on the device underneath, as a dirty map of it'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "dump" -d 'Write what changed since the round that a standby has, with the data'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "ack" -d 'Remember the round that a standby has'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "apply" -d 'Make a standby identical, and print its round'
@@ -66,6 +67,12 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s h -l help -d
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -l json -d 'Print what was written as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand map" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand map" -s o -l output -d 'Where the map goes' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand map" -l block -d 'Bytes of a block of the map' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand map" -l json -d 'Print what was found as JSON; needs a file for the map'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand map" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand map" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l root -d 'The tree' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s o -l output -d 'Where the dump goes' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l standby -d 'Which standby it is for' -r

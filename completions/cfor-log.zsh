@@ -102,6 +102,21 @@ _arguments "${_arguments_options[@]}" : \
 ':out -- Where the closed generation goes; must not exist:_files' \
 && ret=0
 ;;
+(map)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The tree]:DIR:_files' \
+'-o+[Where the map goes]:MAP:_files' \
+'--output=[Where the map goes]:MAP:_files' \
+'--block=[Bytes of a block of the map]:SIZE:_default' \
+'--json[Print what was found as JSON; needs a file for the map]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':log -- The directory where the source remembers its rounds:_files' \
+':device -- The device that the file system of the tree is on:_files' \
+&& ret=0
+;;
 (dump)
 _arguments "${_arguments_options[@]}" : \
 '--root=[The tree]:DIR:_files' \
@@ -204,6 +219,7 @@ _cfor-log_commands() {
 'stat:Print figures of logs, dumps, indexes and directories' \
 'merge:Join logs into one' \
 'rotate:Take the records of a log out, and begin its next generation' \
+'map:Find the changed bytes on the device underneath, as a dirty map of it' \
 'dump:Write what changed since the round that a standby has, with the data' \
 'ack:Remember the round that a standby has' \
 'apply:Make a standby identical, and print its round' \
@@ -226,6 +242,11 @@ _cfor-log__subcmd__apply_commands() {
 _cfor-log__subcmd__dump_commands() {
     local commands; commands=()
     _describe -t commands 'cfor-log dump commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__map_commands] )) ||
+_cfor-log__subcmd__map_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log map commands' commands "$@"
 }
 (( $+functions[_cfor-log__subcmd__merge_commands] )) ||
 _cfor-log__subcmd__merge_commands() {

@@ -358,3 +358,48 @@ fn a_number_of_an_inode_that_is_used_again_is_another_object() {
         assert!(reused > 0 || kind != "ext4", "{kind} used no number again");
     }
 }
+
+#[test]
+fn the_changed_bytes_of_files_are_found_on_the_device() {
+    if !need(&["root", "loop", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"]) {
+        return;
+    }
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    for kind in ["ext4", "xfs", "btrfs"] {
+        let disk = Disk::new(kind);
+        let pair = Pair::new(&disk);
+        let file = pair.source.root.join("f");
+        fs::write(&file, vec![1; 3 << 20]).expect("write");
+        pair.apply(&pair.dump()).expect("apply");
+        let marker = b"a line that is nowhere else on this disk".repeat(3000);
+        let open = fs::OpenOptions::new().write(true).open(&file).expect("open");
+        std::os::unix::fs::FileExt::write_all_at(&open, &marker, 1 << 20).expect("write");
+        pair.apply(&pair.dump()).expect("apply");
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let at = format!(" {} ", text(&disk.path("")).trim_end_matches('/'));
+        let line = mounts.lines().find(|line| line.contains(&at)).expect("mounted");
+        let device = line.split(' ').next().expect("device").to_owned();
+        let (log, root, map) = (text(&pair.source.log), text(&pair.source.root), text(&disk.beside("map")));
+        let args = ["map", &log, &device, "--root", &root, "--block", "4K", "-o", &map];
+        if kind == "btrfs" {
+            tool(&args).run().fails("cfor-log", 3, "is on device");
+            continue;
+        }
+        let out = tool(&args).args(&["--json"]).run().expect(0);
+        assert_eq!(json(&out.stdout)["schema"], "cfor-map/1");
+        // What is on the device where the map is dirty has all of the marker, and is not much more.
+        let list = Tool::new(bin("dirtymap")).args(&["show", "--list", &map]).run().expect(0);
+        let image = File::open(disk.beside("img")).expect("image");
+        let mut inside = Vec::new();
+        for line in list.stdout.lines() {
+            let (start, len) = line.split_once(' ').expect("OFFSET LENGTH");
+            let (start, len): (u64, usize) = (start.parse().expect("offset"), len.parse().expect("length"));
+            let mut bytes = vec![0; len];
+            std::os::unix::fs::FileExt::read_exact_at(&image, &mut bytes, start).expect("read");
+            inside.extend(bytes);
+        }
+        let found = inside.windows(40).filter(|piece| *piece == &marker[..40]).count();
+        assert_eq!(found, 3000, "{kind}");
+        assert!(inside.len() < 8 << 20, "{kind}: {} bytes are dirty", inside.len());
+    }
+}

@@ -4,6 +4,7 @@
 
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod cfor_crash; // a standby whose apply is killed at every step
+mod cfor_fuzz; // dumps, indexes, logs and events of every kind of bytes
 mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
 mod cfor_power; // the power fails at every sync of an apply

@@ -14,6 +14,7 @@ pub mod btrfs;
 pub mod clones;
 pub mod contents;
 pub mod dump;
+pub mod extents;
 pub mod fanotify;
 pub mod follow;
 pub mod handle;

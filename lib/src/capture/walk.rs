@@ -164,13 +164,16 @@ impl Shared<'_> {
     }
 }
 
-/// The entries of a directory, without itself and the one above it.
+/// The entries of a directory, without itself and the one above it. One that was removed after it was opened has none.
 pub fn entries(dir: BorrowedFd<'_>) -> std::io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     let mut buffer = Vec::with_capacity(64 << 10);
     let mut entries = rustix::fs::RawDir::new(dir, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            entry => entry?,
+        };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             names.push(name.to_vec());
@@ -188,4 +191,19 @@ fn components(node: &Node) -> Vec<&[u8]> {
     }
     path.reverse();
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_removed_has_no_entries() {
+        let dir = tempfile::tempdir().expect("dir");
+        let below = dir.path().join("d");
+        std::fs::create_dir(&below).expect("mkdir");
+        let open = std::fs::File::open(&below).expect("open");
+        std::fs::remove_dir(&below).expect("rmdir");
+        assert_eq!(entries(open.as_fd()).expect("listed"), [b""; 0]);
+    }
 }

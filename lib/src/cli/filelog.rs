@@ -37,7 +37,7 @@ fn read(path: &Path) -> Result<Kept> {
 }
 
 /// The logs of a path: a log file, or those of the rounds that a directory keeps.
-fn logs(path: &Path) -> Result<Vec<(String, Log)>> {
+pub(super) fn logs(path: &Path) -> Result<Vec<(String, Log)>> {
     if !path.is_dir() {
         return match read(path)? {
             Kept::Log(log) => Ok(vec![(path.display().to_string(), *log)]),

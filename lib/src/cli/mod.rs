@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod ask;
 pub mod check;
+pub mod device_map;
 pub mod dirtymap;
 pub mod filelog;
 pub mod interrupt;
