@@ -4,11 +4,13 @@
 
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
+use mirror::cli::admin::{LegVerb, leg};
 use mirror::cli::ask::{request, show_events, show_status};
+use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
 use mirror::cli::{self, ProgressTo, trackers, value};
-use mirror::control::{LegAction, Request, StateDir, TrackerAction};
+use mirror::control::{Request, StateDir, TrackerAction};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use std::time::Duration;
 #[derive(Parser)]
 #[command(name = "mirrord", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "\
-LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
+LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N][,rate=R]
 DEVICE is PATH, file:PATH, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
 See mirrord(8).")]
 pub struct Cli {
@@ -45,6 +47,8 @@ enum Verb {
         #[arg(long, value_name = "SECONDS", value_parser = value::duration)]
         watch: Option<Duration>,
     },
+    /// Say as a monitoring plugin does how a volume is: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(CheckArgs),
     /// Wait until a volume is in a state; ends with 7 when the time is over
     Wait {
         /// Which volume
@@ -70,9 +74,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Take a leg out of its volume, or back
+    /// Add, remove, replace, change legs; take one out, or back
     #[command(subcommand)]
-    Leg(Leg),
+    Leg(LegVerb),
     /// Copy what is missing to a leg, or to all that miss something
     Resync {
         /// Which volume
@@ -83,6 +87,10 @@ enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends
+    Pause(MaybeLeg),
+    /// Let copies go on
+    Resume(MaybeLeg),
     /// Trackers: what changed since a moment, for backups and further copies
     #[command(subcommand)]
     Tracker(Tracker),
@@ -91,16 +99,6 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
-}
-
-#[derive(Subcommand)]
-enum Leg {
-    /// Take a leg out until it is attached; its map collects what it misses
-    Detach(LegArgs),
-    /// Take a leg back; what it missed is copied
-    Attach(LegArgs),
-    /// Declare a leg failed, without waiting for its deadline
-    Fail(LegArgs),
 }
 
 #[derive(Subcommand)]
@@ -130,14 +128,20 @@ struct TrackerArgs {
 }
 
 #[derive(clap::Args)]
-struct LegArgs {
+struct MaybeLeg {
     /// Which volume
     name: Name,
-    /// Which leg
-    leg: Name,
+    /// Which leg; without it all legs
+    leg: Option<Name>,
 }
 
 fn main() -> ExitCode {
+    if check::is_asked(std::env::args_os()) {
+        return check::main("mirrord", |cli: Cli| match cli.verb {
+            Verb::Check(args) => Some(args),
+            _ => None,
+        });
+    }
     cli::main("mirrord", run)
 }
 
@@ -156,15 +160,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Events { name, now, json } => {
             show_events(&StateDir::from_environment()?, name.as_ref(), now, json)?;
         }
-        Verb::Leg(action) => {
-            let (action, LegArgs { name, leg }) = match action {
-                Leg::Detach(args) => (LegAction::Detach, args),
-                Leg::Attach(args) => (LegAction::Attach, args),
-                Leg::Fail(args) => (LegAction::Fail, args),
-            };
-            request(&volume(&name)?, &Request::Leg { action, leg })?;
-        }
+        Verb::Leg(verb) => leg(verb, cli.quiet)?,
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
+        // Taken before, in main.
+        Verb::Check(_) => {}
+        Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
+        Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
         Verb::Tracker(action) => match action {
             Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,
             Tracker::Remove(args) => {

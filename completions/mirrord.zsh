@@ -38,6 +38,9 @@ _arguments "${_arguments_options[@]}" : \
 '--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
+'*--allow=[Only these addresses may connect over TCP\: a range, or one; may be repeated]:CIDR:_default' \
+'--metrics=[Offer figures for Prometheus\: HOST\:PORT or unix\:PATH answer HTTP, a path with a / is a file written anew]:ADDR|FILE:_default' \
+'--on-event=[Run this by the shell at each event; facts are in the environment]:COMMAND:_default' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
@@ -61,10 +64,16 @@ _arguments "${_arguments_options[@]}" : \
 '--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
+'*--allow=[Only these addresses may connect over TCP\: a range, or one; may be repeated]:CIDR:_default' \
+'--metrics=[Offer figures for Prometheus\: HOST\:PORT or unix\:PATH answer HTTP, a path with a / is a file written anew]:ADDR|FILE:_default' \
+'--on-event=[Run this by the shell at each event; facts are in the environment]:COMMAND:_default' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
 '--ephemeral[A throw-away mirror of the legs that are given\: nothing is stored]' \
+'(--listen --unix)-s[One client on standard input and output; stop when it has gone]' \
+'(--listen --unix)--stdio[One client on standard input and output; stop when it has gone]' \
+'--exit-with-parent[Stop when the process that started this one ends]' \
 '--known-equal[All legs hold the same data already]' \
 '--known-zero[All legs read as zeroes]' \
 '--insecure[Listen beyond this machine though nothing asks who connects]' \
@@ -84,6 +93,17 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 '::name -- Which volume; without it all are shown, also those that are not served:_default' \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+'--behind=[CRITICAL when a copy lacks more bytes, or for longer; either may be left out (1G or ,60s)]:BYTES,SECONDS:_default' \
+'--stall=[CRITICAL when a copy that has to be brought back stands still for longer]:SECONDS:_default' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
 && ret=0
 ;;
 (wait)
@@ -126,7 +146,28 @@ _arguments "${_arguments_options[@]}" : \
         (( CURRENT += 1 ))
         curcontext="${curcontext%:*:*}:mirrord-leg-command-$line[1]:"
         case $line[1] in
-            (detach)
+            (add)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- The new leg:_default' \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+'--force=[Override what the refusal named\: last-copy (only while nobody serves the volume)]:WHAT:((last-copy\:"The last good copy"))' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
+(detach)
 _arguments "${_arguments_options[@]}" : \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
@@ -156,6 +197,38 @@ _arguments "${_arguments_options[@]}" : \
 ':leg -- Which leg:_default' \
 && ret=0
 ;;
+(replace)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':old -- The leg that leaves; at once where it has failed:_default' \
+':new -- The leg that comes:_default' \
+&& ret=0
+;;
+(set)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+'*::settings -- device=, read=, timeout=, retries=, rate=:_default' \
+&& ret=0
+;;
+(reset)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
         esac
     ;;
 esac
@@ -169,6 +242,26 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 ':name -- Which volume:_default' \
 '::leg -- Which leg; without it all that miss something:_default' \
+&& ret=0
+;;
+(pause)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all legs:_default' \
+&& ret=0
+;;
+(resume)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all legs:_default' \
 && ret=0
 ;;
 (tracker)
@@ -242,14 +335,22 @@ _mirrord_commands() {
 'create:Make a volume of one or more legs' \
 'serve:Serve a volume until SIGTERM' \
 'status:Show the state of one volume, or of all' \
+'check:Say as a monitoring plugin does how a volume is\: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN' \
 'wait:Wait until a volume is in a state; ends with 7 when the time is over' \
 'events:Print what happens, one line for each event' \
-'leg:Take a leg out of its volume, or back' \
+'leg:Add, remove, replace, change legs; take one out, or back' \
 'resync:Copy what is missing to a leg, or to all that miss something' \
+'pause:Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends' \
+'resume:Let copies go on' \
 'tracker:Trackers\: what changed since a moment, for backups and further copies' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
     )
     _describe -t commands 'mirrord commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__check_commands] )) ||
+_mirrord__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord check commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__check-config_commands] )) ||
 _mirrord__subcmd__check-config_commands() {
@@ -269,11 +370,21 @@ _mirrord__subcmd__events_commands() {
 (( $+functions[_mirrord__subcmd__leg_commands] )) ||
 _mirrord__subcmd__leg_commands() {
     local commands; commands=(
+'add:Add a leg\: everything is missing there, and is copied while the volume goes on' \
+'remove:Make a leg a member no more; its device is not touched' \
 'detach:Take a leg out until it is attached; its map collects what it misses' \
 'attach:Take a leg back; what it missed is copied' \
 'fail:Declare a leg failed, without waiting for its deadline' \
+'replace:Put a new leg in the place of an old one, which leaves when the new one is up to date' \
+'set:Change settings of a leg' \
+'reset:Forget what a leg holds, and its failures\: everything is copied to it' \
     )
     _describe -t commands 'mirrord leg commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__add_commands] )) ||
+_mirrord__subcmd__leg__subcmd__add_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg add commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__leg__subcmd__attach_commands] )) ||
 _mirrord__subcmd__leg__subcmd__attach_commands() {
@@ -289,6 +400,36 @@ _mirrord__subcmd__leg__subcmd__detach_commands() {
 _mirrord__subcmd__leg__subcmd__fail_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord leg fail commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__remove_commands] )) ||
+_mirrord__subcmd__leg__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg remove commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__replace_commands] )) ||
+_mirrord__subcmd__leg__subcmd__replace_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg replace commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__reset_commands] )) ||
+_mirrord__subcmd__leg__subcmd__reset_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg reset commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__set_commands] )) ||
+_mirrord__subcmd__leg__subcmd__set_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg set commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__pause_commands] )) ||
+_mirrord__subcmd__pause_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord pause commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__resume_commands] )) ||
+_mirrord__subcmd__resume_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord resume commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__resync_commands] )) ||
 _mirrord__subcmd__resync_commands() {

@@ -18,6 +18,8 @@ mod client;
 mod driver;
 #[path = "simulate/leg.rs"]
 mod leg;
+#[path = "simulate/members.rs"]
+mod members;
 #[path = "simulate/plan.rs"]
 mod plan;
 #[path = "simulate/profile.rs"]

@@ -2,20 +2,26 @@
 
 #![forbid(unsafe_code)]
 
+mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod cfor_crash; // a standby whose apply is killed at every step
+mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
+mod cfor_power; // the power fails at every sync of an apply
 mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
 mod crash; // what survives a kill of client, leg, daemon, or two of them
+mod daemon; // mirrord as others start it: activation, standard input, a parent that ends
 mod dirtymap; // the maps of dirtymap on files, in pipes, beside a running daemon
 mod documents; // man pages and completions against --help
 mod hostile; // hostile peers by the numbers of the checklist: clients, legs, floods
 mod interop; // the programs of others as clients and as legs
 mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
+mod monitor; // how others watch a volume: check, metrics, commands for events, units
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
+mod reload; // the configuration read again while the volume is served; what systemd hears
 mod soak; // long runs under load, of which CI makes a short one each
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told

@@ -81,6 +81,7 @@ impl World<'_> {
                 }
             }
             Action::Answer { id, result } => {
+                self.removed(*id, result.is_ok());
                 let Some(at) = self.commands.0.iter().position(|c| c == id) else {
                     return Err(self.violation("one answer", format!("command {id} is not open")));
                 };
@@ -189,7 +190,8 @@ impl World<'_> {
                 }
             }
         }
-        self.pending = Some(Pending { seq, legs: legs.to_vec(), mint, executed: false });
+        self.pending =
+            Some(Pending { seq, legs: legs.to_vec(), mint, members: self.members.clone(), executed: false });
         let slow = if self.random.chance(100) { 60 } else { 8 };
         let when = self.now + self.random.below(slow);
         self.at(when, Entry::PersistExecute(seq, self.incarnation));
@@ -217,14 +219,18 @@ impl World<'_> {
         pending.executed = true;
         let disk = &mut self.disk;
         for (ix, new) in pending.legs.iter().enumerate() {
+            // The state of a leg that is no member (any more) is not written.
+            if new.gone || disk.legs[ix].gone || pending.members[ix] != self.members[ix] {
+                continue;
+            }
             if new.in_sync {
                 disk.left_at[ix] = None;
             } else if disk.legs[ix].in_sync {
                 disk.left_at[ix] = Some(disk.generation);
             }
+            disk.legs[ix] = *new;
         }
         disk.generation += u64::from(pending.mint);
-        disk.legs.clone_from(&pending.legs);
         let count = self.legs_in_sync();
         for asked in self.clients.asked.iter_mut().filter(|a| !a.over && a.since != 0) {
             asked.most_in_sync = asked.most_in_sync.max(count);

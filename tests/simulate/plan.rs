@@ -23,6 +23,8 @@ pub struct LegPlan {
     pub timeout_ms: u64,
     /// Attempts.
     pub retries: u32,
+    /// Ceiling of resyncs, bytes a second.
+    pub rate: Option<u64>,
     /// Whether it begins in sync; otherwise everything is missing there.
     pub in_sync: bool,
     /// Usual latency.
@@ -140,6 +142,16 @@ pub enum Trouble {
         /// How many.
         count: u64,
     },
+    /// An administrator removes a leg.
+    Remove {
+        /// Which leg.
+        leg: usize,
+    },
+    /// An administrator adds a leg where one was removed.
+    Add {
+        /// Which leg.
+        leg: usize,
+    },
     /// Somebody takes the marks of the tracker.
     Rotate {
         /// Until they are confirmed or given back.
@@ -231,6 +243,7 @@ fn setup(random: &mut Random, profile: &Profile) -> Setup {
                 caps: Caps { flush: true, fua: random.chance(500), fast_zero, extents: random.chance(700) },
                 timeout_ms: random.between(150, 1500),
                 retries: random.below(4) as u32,
+                rate: random.chance(100).then(|| random.between(20, 400) << 10),
                 in_sync: ix == 0 || !random.chance(profile.late_leg),
                 latency_ms: if remote { random.between(1, 16) } else { random.between(1, 4) },
             }

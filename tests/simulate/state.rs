@@ -67,7 +67,7 @@ pub struct MapFile {
 /// The records of the legs, one state that is replaced as a whole.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// By leg.
+    /// By leg; `gone` where `volume.toml` names none.
     pub legs: Vec<LegRecord>,
     /// Counts the generations that were minted.
     pub generation: u64,
@@ -84,6 +84,8 @@ pub struct Pending {
     pub legs: Vec<LegRecord>,
     /// A new generation.
     pub mint: bool,
+    /// By leg: which of the legs of this number it is about.
+    pub members: Vec<u32>,
     /// Whether the disk was reached.
     pub executed: bool,
 }

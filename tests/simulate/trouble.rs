@@ -47,6 +47,8 @@ impl World<'_> {
                     self.command(*command);
                 }
             }
+            Trouble::Remove { leg } => self.remove_leg(*leg),
+            Trouble::Add { leg } => self.add_leg(*leg),
             Trouble::Ambush { moment, after_ms, then } => {
                 self.ambushes.push((*moment, *after_ms, (**then).clone()));
             }
@@ -122,6 +124,7 @@ impl World<'_> {
         self.just_down.clear();
         self.data.clear();
         self.commands.0.clear();
+        self.retiring.clear();
         self.tracked.end();
         self.stopping = None;
         if self.pending.as_ref().is_some_and(|p| !p.executed) && self.random.chance(500) {

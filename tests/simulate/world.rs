@@ -13,9 +13,7 @@ use crate::state::{Check, Disk, Entry, MapFile, Pending, Phase, Violation};
 use crate::tracker::Tracked;
 use mirror::base::{BlockSize, ByteRange};
 use mirror::map::BlockSet;
-use mirror::volume::core::{
-    Action, Config, Core, Event, IoId, LegConfig, LegRecord, LegStart, Rules, TICK_MS,
-};
+use mirror::volume::core::{Action, Config, Core, Event, IoId, LegRecord, LegStart, Rules, TICK_MS};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -79,6 +77,10 @@ pub struct World<'a> {
     pub sprung: Vec<Trouble>,
     /// Troubles that lie in wait.
     pub ambushes: Vec<(Moment, u64, Trouble)>,
+    /// Counts the legs that had this number.
+    pub members: Vec<u32>,
+    /// Legs that are being removed, by the command.
+    pub retiring: HashMap<u64, usize>,
     /// Open commands of administrators; the next number.
     pub commands: (Vec<u64>, u64),
     /// How far.
@@ -141,6 +143,8 @@ impl<'a> World<'a> {
             leaves: 0,
             sprung: Vec::new(),
             ambushes: Vec::new(),
+            members: vec![0; legs.len()],
+            retiring: HashMap::new(),
             commands: (Vec::new(), 0),
             phase: Phase::Running,
             phase_at: (0, 0),
@@ -279,17 +283,7 @@ impl<'a> World<'a> {
             read_policy: setup.policy,
             hold_ms: setup.hold_ms,
             rules: self.rules,
-            legs: setup
-                .legs
-                .iter()
-                .map(|l| LegConfig {
-                    remote: l.remote,
-                    read: l.read,
-                    flush_unsafe: false,
-                    timeout_ms: l.timeout_ms,
-                    retries: l.retries,
-                })
-                .collect(),
+            legs: setup.legs.iter().map(crate::members::leg_config).collect(),
         };
         if self.trace.is_some() {
             let records = format!("{:?}", self.disk.legs);

@@ -47,6 +47,11 @@ impl<'d> Volume<'d> {
         let file = self.dir.path("volume.toml");
         let text = format!("[volume.vol]\nlisten = ['{address}']\nunix = '{}'\n", self.socket.display());
         std::fs::write(&file, text).expect("configuration");
+        self.serve_config(&file);
+    }
+
+    /// Serves it as a configuration says, in which its socket is.
+    pub fn serve_config(&mut self, file: &Path) {
         let mut command = Command::new(bin("mirrord"));
         command.env("MIRROR_STATE_DIR", self.dir.state()).args(["serve", "vol", "--config"]).arg(file);
         let log = self.dir.path("mirrord.log");

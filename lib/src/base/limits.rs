@@ -60,6 +60,8 @@ pub const BACKLOG: i32 = 128;
 /// Seconds without traffic before TCP asks whether the other side still lives, seconds between its questions,
 /// and unanswered questions before it is dead: half a minute, within a cron job's patience.
 pub const KEEPALIVE: (u64, u64, u32) = (15, 5, 3);
+/// What a Unix socket to a server holds, in bytes: a large request, and those behind it.
+pub const UNIX_SEND_BUFFER: usize = 2 << 20;
 /// Longest wait, in milliseconds, for another process that is just opening a listener in the same directory.
 pub const LISTEN_WAIT_MS: u64 = 2_000;
 
@@ -137,8 +139,20 @@ pub const COPY_PAUSE_MS: u64 = 1_000;
 pub const YIELD_MS: u64 = 100;
 /// Copies in flight for one leg while it yields.
 pub const COPIES_YIELDING: usize = 2;
+/// A resync whose requests to a leg stay unanswered for so long, in milliseconds, is called stalled: before the
+/// leg's own deadline ends its connection.
+pub const STALL_MS: u64 = 5_000;
+/// It is called so until it has moved again for this long, in milliseconds: a word that comes and goes every
+/// second says nothing.
+pub const STALL_CALM_MS: u64 = 2_000;
+/// Highest `rate=` of a leg, in bytes a second: more than any network or disk, and its products fit 64 bits.
+pub const RATE_MAX: u64 = 1 << 40;
+/// Pause before a step that goes on by itself (the removal of a replaced leg) is tried again, in milliseconds.
+pub const TASK_RETRY_MS: u64 = 10_000;
 /// Pause before a state that could not be made durable is tried again, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 1_000;
+/// At the end, replies are sent for so long at most, in milliseconds.
+pub const LINGER_MS: u64 = 1_000;
 /// Longest clean stop, in milliseconds; what is not flushed by then stays marked.
 pub const STOP_MS: u64 = 60_000;
 
@@ -152,6 +166,27 @@ pub const CONFIG_FILE: u64 = 4 << 20;
 pub const LISTENERS: usize = 16;
 /// Longest a control command may stay unanswered, in milliseconds: longer than a leg's whole deadline.
 pub const CONTROL_REPLY_MS: u64 = 60_000;
+/// Most clients that are given metrics at a time: one Prometheus, its replacement, and a person.
+pub const METRICS_CLIENTS: usize = 8;
+/// Longest that a client of the metrics may take from its connection to its last byte, in milliseconds.
+pub const METRICS_CLIENT_MS: u64 = 5_000;
+/// Longest request for metrics, in bytes.
+pub const METRICS_REQUEST: usize = 8 << 10;
+/// The metrics file is written so often, in milliseconds: how often Prometheus usually asks.
+pub const METRICS_FILE_MS: u64 = 15_000;
+/// And after the start so soon for the first time, in milliseconds.
+pub const METRICS_FIRST_MS: u64 = 500;
+/// Most events that wait for the command of `--on-event`.
+pub const HOOK_EVENTS: usize = 64;
+/// Longest run of that command, in milliseconds; then it is killed with all that it started.
+pub const HOOK_MS: u64 = 30_000;
+/// So often it is looked whether it has ended, in milliseconds.
+pub const HOOK_LOOK_MS: u64 = 20;
+/// At the end of the daemon it is waited for so long, in milliseconds.
+pub const HOOK_LINGER_MS: u64 = 5_000;
+
+/// Longest that `mirrord check` waits for an answer, in milliseconds: monitoring systems give a plugin ten seconds.
+pub const CHECK_REPLY_MS: u64 = 8_000;
 /// Longest `timeout=` of a leg, in milliseconds: a day.
 pub const LEG_TIMEOUT_MAX_MS: u64 = 86_400_000;
 /// Most `retries=` of a leg: attempts of one request are counted in a byte.
@@ -196,3 +231,29 @@ pub const CLOCK_TICK_NS: i64 = 20_000_000;
 pub const SYNC_DEPTH: usize = 128;
 /// Most bytes of data in one record of a delta, and in its packed form.
 pub const DELTA_RECORD: usize = 4 << 20;
+/// Largest payload of one frame between the two ends of a copy: a few requests of this size fill a long link.
+pub const REMOTE_PAYLOAD: u32 = 4 << 20;
+/// Most requests in flight between the two ends of a copy; past it the far end does not read.
+pub const REMOTE_REQUESTS: usize = 64;
+/// Most bytes of payload in flight between the two ends of a copy, both ways together.
+pub const REMOTE_BYTES: usize = 64 << 20;
+/// Most devices and trees that one connection holds open.
+pub const REMOTE_OBJECTS: usize = 16;
+/// Longest path, and longest text of an error, between the two ends of a copy (`PATH_MAX`).
+pub const REMOTE_TEXT: usize = 4096;
+/// Most bytes of a device whose digests are asked for at once: a second or two of hashing.
+pub const REMOTE_DIGEST: u64 = 4 << 30;
+/// Most bytes that the far side may say before its hello, such as a greeting of a login shell, which are told.
+pub const REMOTE_CHATTER: usize = 512;
+/// Longest wait for the hello of the far end, in milliseconds: a login there may take its time.
+pub const REMOTE_HELLO_MS: u64 = 30_000;
+/// A side that has said nothing for so long, in milliseconds, says that it lives.
+pub const REMOTE_PING_MS: u64 = 10_000;
+/// A side that has heard nothing for so long, in milliseconds, gives the connection up.
+pub const REMOTE_SILENCE_MS: u64 = 45_000;
+/// Longest wait, in milliseconds, for the answer to a request that reads or writes.
+pub const REMOTE_ANSWER_MS: u64 = 120_000;
+/// Longest wait for the answer to a request that goes through a whole cache or device, in milliseconds.
+pub const REMOTE_LONG_MS: u64 = 1_800_000;
+/// Longest wait for the answer to a request that goes through a whole tree, in milliseconds: a day.
+pub const REMOTE_TREE_MS: u64 = 86_400_000;

@@ -18,7 +18,7 @@ pub fn parse_from<T: clap::Parser>(tool: &str, words: Vec<OsString>) -> Result<T
 }
 
 /// The first paragraph of clap's text as one line.
-fn usage(tool: &str, error: &clap::Error) -> Error {
+pub(super) fn usage(tool: &str, error: &clap::Error) -> Error {
     let message = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "no command is given".to_owned()

@@ -16,7 +16,7 @@ pub fn main_with<T: clap::Parser>(
     words: Vec<std::ffi::OsString>,
     body: impl FnOnce(T) -> anyhow::Result<()>,
 ) -> ExitCode {
-    catch_panics(tool);
+    catch_panics(tool, Class::Internal.exit_code());
     match parse::parse_from::<T>(tool, words) {
         Ok(args) => run(tool, || body(args)),
         Err(code) => code,
@@ -59,15 +59,15 @@ pub fn fail(tool: &str, error: &Error) -> ExitCode {
     ExitCode::from(error.class.exit_code())
 }
 
-/// A panic is a bug of ours: one line and 70, also where panics abort.
-fn catch_panics(tool: &'static str) {
+/// A panic is a bug of ours: one line and this status, also where panics abort.
+pub(super) fn catch_panics(tool: &'static str, status: u8) {
     std::panic::set_hook(Box::new(move |info| {
         let payload = info.payload();
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
         let place = info.location().map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
         output::tell(&format!("{tool}: internal failure: {}{place}\n", output::one_line(text)));
-        std::process::exit(i32::from(Class::Internal.exit_code()));
+        std::process::exit(i32::from(status));
     }));
 }
 

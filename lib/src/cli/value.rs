@@ -34,6 +34,11 @@ pub fn device(text: &str) -> Result<LegDevice> {
     text.parse::<LegDevice>()?.absolute()
 }
 
+/// Where metrics go, with an absolute path.
+pub fn metrics(text: &str) -> Result<crate::config::MetricsTo> {
+    text.parse::<crate::config::MetricsTo>()?.absolute()
+}
+
 /// A path, made absolute.
 pub fn path(text: &str) -> Result<std::path::PathBuf> {
     std::path::absolute(text).map_err(|e| Error::io(text.escape_debug(), "finding its absolute path", e))

@@ -4,10 +4,11 @@ use super::{output, value};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Name, Result};
 use crate::config::file::{load_stored, load_volume};
-use crate::config::{Listen, ReadPolicy, Settings, VolumeConfig, merge};
+use crate::config::{Cidr, Listen, MetricsTo, ReadPolicy, Settings, VolumeConfig, merge};
 use crate::control::StateDir;
 use crate::leg::{DiskState, LegDevice, LegText};
-use crate::volume::{self, CreateOptions, CreateReport, ServeNotice, ServeOptions, Trust};
+use crate::transport;
+use crate::volume::{self, CreateOptions, CreateReport, Entrance, Reread, ServeNotice, ServeOptions, Trust};
 use std::path::PathBuf;
 
 /// What can be said of a volume on the command line; the configuration file says the same.
@@ -34,6 +35,15 @@ pub struct VolumeArgs {
     /// Listen beyond this machine though nothing asks who connects
     #[arg(long)]
     insecure: bool,
+    /// Only these addresses may connect over TCP: a range, or one; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    allow: Vec<Cidr>,
+    /// Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew
+    #[arg(long, value_name = "ADDR|FILE", value_parser = value::metrics)]
+    metrics: Option<MetricsTo>,
+    /// Run this by the shell at each event; facts are in the environment
+    #[arg(long, value_name = "COMMAND")]
+    on_event: Option<String>,
     /// Refuse writes with fewer legs in sync [default: 1]
     #[arg(long, value_name = "N")]
     min_legs: Option<u32>,
@@ -77,6 +87,12 @@ pub struct ServeArgs {
     /// A throw-away mirror of the legs that are given: nothing is stored
     #[arg(long)]
     ephemeral: bool,
+    /// One client on standard input and output; stop when it has gone
+    #[arg(short = 's', long, conflicts_with_all = ["listen", "unix"])]
+    stdio: bool,
+    /// Stop when the process that started this one ends
+    #[arg(long)]
+    exit_with_parent: bool,
     #[command(flatten)]
     volume: VolumeArgs,
 }
@@ -87,6 +103,9 @@ impl VolumeArgs {
             listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
             unix: self.unix.clone(),
             insecure: self.insecure.then_some(true),
+            allow: (!self.allow.is_empty()).then(|| self.allow.clone()),
+            metrics: self.metrics.clone(),
+            on_event: self.on_event.clone(),
             min_legs: self.min_legs,
             map_block: self.map_block,
             map_durability: None,
@@ -143,7 +162,37 @@ impl ServeArgs {
         };
         let config = merge(self.volume.settings(), file, stored)?;
         let ephemeral = if self.ephemeral { Some(self.volume.trust(&config)?) } else { None };
-        Ok(ServeOptions { state_dir, name: self.name.clone(), config, ephemeral })
+        let entrance = self.entrance(transport::activation()?)?;
+        let exit_with_parent = self.exit_with_parent;
+        let (again, dir) = (self.clone(), state_dir.clone());
+        let reread = Some(Reread::new(move || again.options(dir.clone()).map(|options| options.config)));
+        Ok(ServeOptions {
+            state_dir,
+            name: self.name.clone(),
+            config,
+            ephemeral,
+            entrance,
+            exit_with_parent,
+            reread,
+        })
+    }
+
+    /// Where clients come in, for so many sockets of socket activation.
+    fn entrance(&self, activated: usize) -> Result<Entrance> {
+        let addresses = !self.volume.listen.is_empty() || self.volume.unix.is_some();
+        match (self.stdio, activated) {
+            (false, 0) => Ok(Entrance::Configured),
+            (true, 0) => Ok(Entrance::Stdio),
+            (false, _) if !addresses => Ok(Entrance::Activated),
+            _ => Err(Error::new(
+                Class::Usage,
+                format!(
+                    "{}: serving it: started with {activated} sockets (LISTEN_FDS): --listen, --unix and --stdio \
+                     cannot be used with them",
+                    self.name
+                ),
+            )),
+        }
     }
 }
 
@@ -186,9 +235,11 @@ pub fn serve(args: &ServeArgs, quiet: bool) -> anyhow::Result<()> {
     };
     volume::serve(&options, &mut |notice| match notice {
         // Nobody reading the URIs is no reason to stop serving.
-        ServeNotice::Ready { uris } => {
+        ServeNotice::Ready { uris } if options.entrance == Entrance::Configured => {
             let _ = output::print(&(uris.join("\n") + "\n"));
         }
+        // Standard output is the client's, or that of whoever opened the sockets and knows them.
+        ServeNotice::Ready { .. } => {}
         ServeNotice::Note(text) => tell(&text),
         ServeNotice::Stopping => tell("stopping: requests drain, legs are flushed"),
     })?;

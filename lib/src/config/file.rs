@@ -105,6 +105,16 @@ pub fn to_toml(name: &Name, config: &VolumeConfig) -> String {
     if config.insecure {
         lines.push("insecure = true".to_owned());
     }
+    if !config.allow.is_empty() {
+        let allow: Vec<_> = config.allow.iter().map(|a| quoted(&a.to_string())).collect();
+        lines.push(format!("allow = [{}]", allow.join(", ")));
+    }
+    if let Some(metrics) = &config.metrics {
+        lines.push(format!("metrics = {}", quoted(&metrics.to_string())));
+    }
+    if let Some(command) = &config.on_event {
+        lines.push(format!("on-event = {}", quoted(command)));
+    }
     lines.push(format!("min-legs = {}", config.min_legs));
     lines.push(format!("map-block = {}", BlockSize::bytes(config.map_block)));
     lines.push(format!("map-durability = \"{}\"", config.map_durability));
@@ -125,6 +135,12 @@ pub fn to_toml(name: &Name, config: &VolumeConfig) -> String {
         }
         lines.push(format!("timeout = \"{}ms\"", leg.timeout_ms));
         lines.push(format!("retries = {}", leg.retries));
+        if let Some(rate) = leg.rate {
+            lines.push(format!("rate = {rate}"));
+        }
+        if let Some(old) = &leg.replaces {
+            lines.push(format!("replaces = {}", quoted(old.as_str())));
+        }
     }
     lines.join("\n") + "\n"
 }

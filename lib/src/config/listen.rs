@@ -18,25 +18,27 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// The socket addresses. One that reaches beyond this machine is refused unless `insecure`: nothing would
-    /// ask who connects (design.md section 11).
-    pub fn resolve(&self, insecure: bool) -> Result<Vec<SocketAddr>> {
+    /// The socket addresses. One that reaches beyond this machine is refused unless `wide`: nothing would ask
+    /// who connects (design.md section 11).
+    pub fn resolve(&self, wide: bool) -> Result<Vec<SocketAddr>> {
         let found = (self.host.as_str(), self.port).to_socket_addrs().map_err(|e| {
             Error::new(Class::Connect, format!("{self}: looking up the address: {}", plain(&e)))
         })?;
         let addresses: Vec<_> = found.collect();
-        if let Some(wide) = addresses.iter().find(|a| !a.ip().is_loopback() && !insecure) {
-            return Err(Error::new(
-                Class::Refused,
-                format!(
-                    "{self}: listening on {}: it can be reached from other machines by anybody",
-                    wide.ip()
-                ),
-            )
-            .hint("mirrord serve --insecure …, or listen on 127.0.0.1 or a Unix socket"));
-        }
+        addresses.iter().try_for_each(|address| admit(self, address, wide))?;
         Ok(addresses)
     }
+}
+
+/// Refuses an address that reaches beyond this machine unless `wide`; `object` is what the user wrote.
+pub fn admit(object: &dyn fmt::Display, address: &SocketAddr, wide: bool) -> Result<()> {
+    if wide || address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let text =
+        format!("{object}: listening on {}: it can be reached from other machines by anybody", address.ip());
+    Err(Error::new(Class::Refused, text)
+        .hint("mirrord serve --allow CIDR … (or --insecure), or listen on 127.0.0.1 or a Unix socket"))
 }
 
 impl FromStr for Listen {

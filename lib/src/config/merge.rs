@@ -37,6 +37,9 @@ pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) 
         listen: listen.unwrap_or_default(),
         unix,
         insecure: flags.insecure.or(file.insecure).or(stored.insecure).unwrap_or(false),
+        allow: flags.allow.or(file.allow).or(stored.allow).unwrap_or_default(),
+        metrics: flags.metrics.or(file.metrics).or(stored.metrics),
+        on_event: flags.on_event.or(file.on_event).or(stored.on_event),
         min_legs: flags.min_legs.or(file.min_legs).or(stored.min_legs).unwrap_or(1),
         map_block: flags.map_block.or(file.map_block).or(stored.map_block).unwrap_or(BlockSize::DEFAULT),
         map_durability: flags

@@ -1,6 +1,6 @@
 //! What can be set for a volume.
 
-use super::Listen;
+use super::{Cidr, Listen, MetricsTo};
 use crate::base::{BlockSize, Class, Error, Result};
 use crate::leg::state::words;
 use crate::leg::{LegSpec, LegText};
@@ -35,6 +35,12 @@ pub struct Settings {
     pub unix: Option<PathBuf>,
     /// `insecure`: listen beyond this machine though nothing protects it.
     pub insecure: Option<bool>,
+    /// `allow`: only these addresses may connect over TCP.
+    pub allow: Option<Vec<Cidr>>,
+    /// `metrics`
+    pub metrics: Option<MetricsTo>,
+    /// `on-event`
+    pub on_event: Option<String>,
     /// `min-legs`
     pub min_legs: Option<u32>,
     /// `map-block`
@@ -57,6 +63,12 @@ pub struct VolumeConfig {
     pub unix: Option<PathBuf>,
     /// Listen beyond this machine though nothing protects it.
     pub insecure: bool,
+    /// Only these addresses may connect over TCP; anybody, if there are none.
+    pub allow: Vec<Cidr>,
+    /// Where figures for monitoring go.
+    pub metrics: Option<MetricsTo>,
+    /// A command of the shell that is run for each event.
+    pub on_event: Option<String>,
     /// With fewer `UpToDate` sync legs, writes are refused. At least 1, at most the number of legs.
     pub min_legs: u32,
     /// A bit of a map stands for so many bytes.
@@ -76,12 +88,20 @@ impl VolumeConfig {
             listen: Vec::new(),
             unix: None,
             insecure: false,
+            allow: Vec::new(),
+            metrics: None,
+            on_event: None,
             min_legs: 1,
             map_block: BlockSize::DEFAULT,
             map_durability: MapDurability::Process,
             read_policy: ReadPolicy::Local,
             legs,
         }
+    }
+
+    /// Whether a listener beyond this machine may be opened: something asks who connects, or nobody has to.
+    pub const fn may_listen_widely(&self) -> bool {
+        self.insecure || !self.allow.is_empty()
     }
 
     /// Refuses what no volume can have.

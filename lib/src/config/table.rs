@@ -1,6 +1,6 @@
 //! The shape of the TOML, and how its values are read. Errors get their line from the parser.
 
-use super::{Listen, MapDurability, ReadPolicy, Settings, settings};
+use super::{Cidr, Listen, MapDurability, MetricsTo, ReadPolicy, Settings, settings};
 use crate::base::units::parse_size;
 use crate::base::{BlockSize, Class, Error, Name, Result, limits};
 use crate::leg::LegText;
@@ -25,6 +25,11 @@ pub struct Volume {
     listen: Option<Vec<Listen>>,
     unix: Option<PathBuf>,
     insecure: Option<bool>,
+    #[serde(default, deserialize_with = "allow")]
+    allow: Option<Vec<Cidr>>,
+    #[serde(default, deserialize_with = "metrics")]
+    metrics: Option<MetricsTo>,
+    on_event: Option<String>,
     min_legs: Option<u32>,
     #[serde(default, deserialize_with = "map_block")]
     map_block: Option<BlockSize>,
@@ -52,6 +57,10 @@ struct Leg {
     timeout: Option<Value>,
     #[serde(default)]
     retries: Option<Value>,
+    #[serde(default)]
+    rate: Option<Value>,
+    #[serde(default)]
+    replaces: Option<Value>,
 }
 
 /// A value that may be written as text or as a number; means the same as after `=` on the command line.
@@ -98,6 +107,18 @@ fn listen<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Vec<Lis
     texts.iter().map(|t| t.parse()).collect::<Result<_>>().map(Some).map_err(D::Error::custom)
 }
 
+fn allow<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Vec<Cidr>>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    if texts.is_empty() {
+        return Err(D::Error::custom("allow is empty: leave it out to let everybody in"));
+    }
+    texts.iter().map(|t| t.parse()).collect::<Result<_>>().map(Some).map_err(D::Error::custom)
+}
+
+fn metrics<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<MetricsTo>, D::Error> {
+    read(d, str::parse)
+}
+
 fn map_block<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<BlockSize>, D::Error> {
     read(d, |text| BlockSize::new(parse_size(text)?))
 }
@@ -128,6 +149,9 @@ impl Volume {
             listen: self.listen,
             unix: self.unix,
             insecure: self.insecure,
+            allow: self.allow,
+            metrics: self.metrics,
+            on_event: self.on_event,
             min_legs: self.min_legs,
             map_block: self.map_block,
             map_durability: self.map_durability,
@@ -146,6 +170,8 @@ impl Leg {
             ("flush", self.flush),
             ("timeout", self.timeout),
             ("retries", self.retries),
+            ("rate", self.rate),
+            ("replaces", self.replaces),
         ];
         for (key, value) in options {
             if let Some(Value(value)) = value {

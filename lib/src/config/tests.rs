@@ -16,6 +16,7 @@ fn read(text: &str) -> crate::base::Result<Settings> {
 fn the_file_means_the_same_as_the_flags() {
     let file = read(
         "[volume.vol0]\nlisten = [\":1\", \"[::1]:2\"]\nmin-legs = 2\nmap-block = \"128K\"\n\
+         allow = [\"10.0.0.0/8\", \"::1\"]\nmetrics = \":9942\"\non-event = \"logger x\"\n\
          read-policy = \"round-robin\"\nmap-durability = \"process\"\n\
          [[volume.vol0.leg]]\nname = \"here\"\ndevice = \"/srv/a,b\"\n\
          [[volume.vol0.leg]]\nname = \"far\"\ndevice = \"nbd://h/x\"\nread = \"avoid\"\nflush = \"unsafe\"\n\
@@ -25,6 +26,9 @@ fn the_file_means_the_same_as_the_flags() {
     let legs = ["here=/srv/a,,b", "far=nbd://h/x,read=avoid,flush=unsafe,timeout=5s,retries=9,mode=sync"];
     let flags = Settings {
         listen: Some(vec![":1".parse().expect("listen"), "[::1]:2".parse().expect("listen")]),
+        allow: Some(vec!["10.0.0.0/8".parse().expect("range"), "::1".parse().expect("address")]),
+        metrics: ":9942".parse().ok(),
+        on_event: Some("logger x".into()),
         min_legs: Some(2),
         map_block: BlockSize::new(128 << 10).ok(),
         read_policy: Some(ReadPolicy::RoundRobin),
@@ -46,6 +50,8 @@ fn what_is_wrong_in_a_file_is_named_with_its_line() {
         ("[volume.vol0]\n\nmap-block = 3000\n".to_owned(), &["line 3", "block size 3000"]),
         ("[volume.vol0]\nmap-durability = \"power\"\n".to_owned(), &["line 2", "not supported"]),
         ("[volume.vol0]\nlisten = [\"h:x\"]\n".to_owned(), &["line 2", "h:x", "port"]),
+        ("[volume.vol0]\nallow = [\"10.0.0.1/8\"]\n".to_owned(), &["line 2", "one address and a range"]),
+        ("[volume.vol0]\nmetrics = \"9942\"\n".to_owned(), &["line 2", "not HOST:PORT"]),
         ("[volume.vol0]\nread-policy = \"any\"\n".to_owned(), &["line 2", "any", "round-robin"]),
         ("[volume.\"a/b\"]\n".to_owned(), &["line 1", "checking a name"]),
         (format!("{leg}device = \"/x\"\ncolour = 1\n"), &["line 4", "unknown field `colour`"]),
@@ -69,6 +75,7 @@ proptest! {
         paths in proptest::collection::hash_set("/[a-z\"\\\\é ,=$'#-]{1,30}", 1..5),
         unix in proptest::option::of("/[a-z\"]{1,20}"),
         insecure in any::<bool>(),
+        on_event in proptest::option::of("[ -~\"é]{1,20}"),
         shift in 12u32..25,
         timeout_ms in 1u64..100_000,
         flush_unsafe in any::<bool>(),
@@ -81,6 +88,9 @@ proptest! {
         let config = VolumeConfig {
             unix: unix.map(Into::into),
             insecure,
+            allow: vec!["192.0.2.0/24".parse().expect("range")],
+            metrics: "/x y/vol0.prom".parse().ok(),
+            on_event,
             map_block: BlockSize::new(1 << shift).expect("block"),
             ..VolumeConfig::new(legs.collect())
         };

@@ -8,10 +8,12 @@
 pub mod client;
 pub mod event;
 pub mod line;
+pub mod metrics;
 pub mod paths;
 pub mod request;
 pub mod status;
 pub mod tracker;
+pub mod verdict;
 
 pub use event::{Event, EventKind};
 pub use line::Lines;
@@ -19,3 +21,4 @@ pub use paths::{StateDir, VolumeDir};
 pub use request::{LegAction, MapOf, Reply, Request, TrackerAction};
 pub use status::{LegStatus, ResyncStatus, Status, TrackerStatus};
 pub use tracker::{Marks, Taken};
+pub use verdict::{Judgement, Thresholds, Verdict, judge};

@@ -32,6 +32,38 @@ pub enum Request {
         #[serde(default)]
         full: bool,
     },
+    /// A new leg, with everything missing.
+    LegAdd {
+        /// The LEG of the command line, its path absolute.
+        leg: String,
+        /// The leg whose place it takes as soon as it is `UpToDate`.
+        #[serde(default)]
+        replaces: Option<Name>,
+    },
+    /// A leg is no member any more.
+    LegRemove {
+        /// Which leg.
+        leg: Name,
+    },
+    /// Changes settings of a leg.
+    LegSet {
+        /// Which leg.
+        leg: Name,
+        /// `key=value` of the LEG grammar, and `device=`.
+        set: Vec<String>,
+    },
+    /// Copies to a leg, or to all legs, wait until `resume`, or until the daemon ends.
+    Pause {
+        /// Which leg; all, if none is named.
+        #[serde(default)]
+        leg: Option<Name>,
+    },
+    /// They go on.
+    Resume {
+        /// Which leg; all, if none is named.
+        #[serde(default)]
+        leg: Option<Name>,
+    },
     /// Makes, removes or rotates a tracker. [`TrackerAction::Take`] belongs to the connection that sent it: when
     /// that ends without a word, the marks go back.
     Tracker {
@@ -98,6 +130,8 @@ pub enum LegAction {
     Attach,
     /// Treat it as failed at once, without waiting for its deadline.
     Fail,
+    /// Forget what it holds, and its failures: everything is copied to it.
+    Reset,
 }
 
 impl LegAction {
@@ -107,6 +141,7 @@ impl LegAction {
             Self::Detach => "detach",
             Self::Attach => "attach",
             Self::Fail => "fail",
+            Self::Reset => "reset",
         }
     }
 }
@@ -220,6 +255,7 @@ mod tests {
                 Request::Resync { leg: Some(leg), full: false },
                 r#"{"request":"resync","leg":"far","full":false}"#,
             ),
+            (Request::Pause { leg: None }, r#"{"request":"pause","leg":null}"#),
             (Request::Stop, r#"{"request":"stop"}"#),
         ] {
             assert_eq!(to_line(&request).expect("line"), format!("{line}\n").as_bytes());

@@ -30,6 +30,8 @@ pub struct Status {
     pub uris: Vec<String>,
     /// Connected clients.
     pub clients: u64,
+    /// Connections since the start that the allow-list refused.
+    pub refused: u64,
     /// Requests of clients in flight.
     pub in_flight: u64,
     /// Bytes of clients in flight.
@@ -112,6 +114,13 @@ pub struct LegStatus {
     pub unflushed: u64,
     /// Bytes *missing* that are not copied before the hold time of a lost connection has ended.
     pub held: u64,
+    /// An administrator paused its resync.
+    pub paused: bool,
+    /// Why its resync does not move, one word: `paused`, `held`, `waiting-for-hold`, `rate`, `no-source`,
+    /// `target-stalled`, `source-stalled`, `retry`, `record`, `rewrite`; absent while it moves.
+    pub halt: Option<String>,
+    /// Most bytes a second of its resync; absent for `auto`.
+    pub rate_limit: Option<u64>,
     /// Bytes to be read and written in place again before a flush of it is believed.
     pub rewrite: u64,
     /// Bytes received from it over the network since the start.
@@ -127,6 +136,12 @@ pub struct LegStatus {
     /// When it was last `UpToDate`, RFC 3339.
     #[serde(rename = "last_in_sync")]
     pub last_in_sync: Option<String>,
+    /// For so many seconds it has not been `UpToDate` (since the start of the daemon at most); 0 while it is.
+    #[serde(rename = "behind_seconds")]
+    pub behind_seconds: f64,
+    /// For so many seconds nothing came nearer to in sync; 0 while there is nothing to do.
+    #[serde(rename = "stalled_seconds")]
+    pub stalled_seconds: f64,
     /// The generation of its contents.
     pub generation: String,
     /// A dumb leg: nothing at its side refuses a second writer or a late write.

@@ -4,6 +4,7 @@ pub mod copy;
 pub mod digest;
 pub mod end;
 pub mod ends;
+pub mod far;
 pub mod feed;
 pub mod memory;
 pub mod ordered;

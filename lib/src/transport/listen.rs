@@ -6,9 +6,11 @@ use crate::base::{Address, Class, Error, Result, limits};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, sockopt};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,6 +31,29 @@ impl fmt::Display for Peer {
             Self::Unix => f.write_str("unix"),
         }
     }
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// On this address; the system may have chosen the port.
+    Tcp(SocketAddr),
+    /// On this socket, perhaps an abstract one ([`Address::Unix`]).
+    Unix(PathBuf),
+}
+
+/// Where a listener listens; `None` if the system does not say.
+pub fn bound(listener: impl AsFd) -> Option<Bound> {
+    let any = rustix::net::getsockname(listener).ok()?;
+    if let Ok(address) = SocketAddr::try_from(any.clone()) {
+        return Some(Bound::Tcp(address));
+    }
+    let unix = SocketAddrUnix::try_from(any).ok()?;
+    if let Some(name) = unix.abstract_name() {
+        let path = [b"\0", name].concat();
+        return Some(Bound::Unix(OsString::from_vec(path).into()));
+    }
+    unix.path_bytes().map(|path| Bound::Unix(OsString::from_vec(path.to_vec()).into()))
 }
 
 /// Listens on a Unix socket with the given permissions (0600 for the owner alone); nobody can connect before

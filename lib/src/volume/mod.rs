@@ -3,11 +3,17 @@
 pub mod core;
 mod create;
 mod driver;
+mod entrance;
+mod members;
+mod metrics;
+pub mod offline;
 pub mod options;
 mod serve;
 mod state;
 pub mod trackers;
 
 pub use create::create;
-pub use options::{CreateOptions, CreateReport, CreatedLeg, ServeNotice, ServeOptions, Trust};
+pub use options::{
+    CreateOptions, CreateReport, CreatedLeg, Entrance, Reread, ServeNotice, ServeOptions, Trust,
+};
 pub use serve::serve;

@@ -4,6 +4,7 @@ use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::{StateDir, VolumeDir};
 use crate::leg::{DiskState, LegDevice};
+use std::sync::Arc;
 
 /// How it is known what the legs of a new volume hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +118,40 @@ pub struct CreatedLeg {
     pub flush_unsafe: bool,
 }
 
+/// Where the clients of `mirrord serve` come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entrance {
+    /// At the addresses of the configuration; without any at a Unix socket in the volume's directory.
+    #[default]
+    Configured,
+    /// At the sockets that systemd(1), or a program like nbdinfo(1), opened before it started this one.
+    Activated,
+    /// On standard input and output: one client, and the end when it has gone.
+    Stdio,
+}
+
+/// Reads the configuration again, all of it: flags, file, what is stored.
+#[derive(Clone)]
+pub struct Reread(Arc<dyn Fn() -> Result<VolumeConfig> + Send + Sync>);
+
+impl Reread {
+    /// By this function, which is called by another thread.
+    pub fn new(read: impl Fn() -> Result<VolumeConfig> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Now.
+    pub fn read(&self) -> Result<VolumeConfig> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Reread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reread")
+    }
+}
+
 /// What `mirrord serve` is asked.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -128,6 +163,12 @@ pub struct ServeOptions {
     pub config: VolumeConfig,
     /// A throw-away mirror: nothing is stored, and this says what its legs hold. `None` for a created volume.
     pub ephemeral: Option<Trust>,
+    /// Where clients come in.
+    pub entrance: Entrance,
+    /// A clean stop as soon as the process that started this one ends.
+    pub exit_with_parent: bool,
+    /// How SIGHUP reads the configuration again; without it SIGHUP changes nothing.
+    pub reread: Option<Reread>,
 }
 
 impl ServeOptions {

@@ -1,21 +1,18 @@
 //! From options to a running driver, and the clean end after it.
 
-use super::driver::{self, Setup};
+use super::driver::{self, Setup, Source};
+use super::entrance::{self, Doors, Remove};
+use super::metrics::Metrics;
 use super::options::{CreateOptions, ServeNotice, ServeOptions};
 use super::state::{self, MapHandle};
-use crate::base::{Class, Error, Result};
+use crate::base::{Class, Error, Result, limits};
 use crate::control::{StateDir, VolumeDir};
 use crate::transport;
-use rustix::net::SocketAddrAny;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Permissions of sockets: the owner alone.
-const SOCKET_MODE: u32 = 0o600;
+use std::time::Duration;
 
 /// Serves a volume until it is told to stop, by a signal or over its control socket.
 ///
@@ -25,6 +22,9 @@ const SOCKET_MODE: u32 = 0o600;
 ///
 /// Classes: `Busy` if another daemon serves it, `Damaged`, `Refused`, `Io`.
 pub fn serve(options: &ServeOptions, notice: &mut dyn FnMut(ServeNotice)) -> Result<()> {
+    if options.exit_with_parent {
+        end_with_parent(options)?;
+    }
     let Some(trust) = &options.ephemeral else { return serve_in(options, notice) };
     let scratch = Scratch::new(&options.state_dir)?;
     let state_dir = StateDir::new(&scratch.0);
@@ -48,6 +48,18 @@ pub fn serve(options: &ServeOptions, notice: &mut dyn FnMut(ServeNotice)) -> Res
     }
     let _ = std::fs::remove_dir(dir.path());
     result
+}
+
+/// Asks for SIGTERM, a clean stop, when the process that started this one ends (`PR_SET_PDEATHSIG(2const)`). One that
+/// ended before this was asked for is noticed by the change of the parent.
+fn end_with_parent(options: &ServeOptions) -> Result<()> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|e| Error::os(Class::Internal, &options.name, "asking for the end of the parent", e))?;
+    if getppid() == parent {
+        return Ok(());
+    }
+    Err(Error::new(Class::Refused, format!("{}: serving it: the process that asked has ended", options.name)))
 }
 
 /// A directory that goes with the process.
@@ -104,12 +116,15 @@ fn serve_with(
     }
     config.map_block = opened.block;
     let _lock = opened.lock;
-    let signals = signals()?;
+    let (signals, hangups) = signals()?;
     let control_path = sockets.control_socket()?;
-    let control = transport::listen_unix(&control_path, SOCKET_MODE)?;
+    let control = transport::listen_unix(&control_path, entrance::SOCKET_MODE)?;
     let _control_file = Remove(control_path);
-    let mut socket_files = Vec::new();
-    let (listeners, uris) = listeners(options, sockets, &mut socket_files)?;
+    let Doors { listeners: doors, stdio, drained } = entrance::open(options, sockets)?;
+    let metrics = Metrics::open(&config, sockets)?;
+    if let Some(metrics) = &metrics {
+        notice(metrics.notice());
+    }
     let pid = sockets.pid();
     crate::device::durable::replace(&pid, format!("{}\n", std::process::id()).as_bytes())?;
     let _pid_file = Remove(pid);
@@ -121,18 +136,28 @@ fn serve_with(
         size: opened.size,
         config,
         starts: opened.starts,
-        maps: opened.maps.clone(),
+        maps: opened.maps,
         trackers: opened.trackers,
         records: Arc::clone(&records),
         widened: opened.widened,
         notes: opened.notes,
-        listeners,
-        uris,
+        doors,
+        stdio,
         control,
+        metrics,
+        source: Source {
+            reread: options.reread.clone(),
+            sockets: sockets.clone(),
+            entrance: options.entrance,
+        },
         signals,
+        hangups,
     };
-    let clean = driver::run(setup, notice)?;
-    close(opened.maps, &clean)?;
+    let maps = driver::run(setup, notice)?;
+    if let Some(drained) = drained {
+        drained.wait(Duration::from_millis(limits::LINGER_MS));
+    }
+    close(maps)?;
     let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
     // Whatever the legs have lost: the marks of trackers are all there.
     for (_, map) in std::mem::take(&mut records.trackers) {
@@ -142,23 +167,14 @@ fn serve_with(
 }
 
 /// Step 3.
-fn close(maps: Vec<MapHandle>, clean: &[bool]) -> Result<()> {
+fn close(maps: Vec<(MapHandle, bool)>) -> Result<()> {
     let mut result = Ok(());
-    for (map, clean) in maps.into_iter().zip(clean) {
-        if *clean {
+    for (map, clean) in maps {
+        if clean {
             result = result.and(map.close_clean());
         }
     }
     result
-}
-
-/// A file that goes when serving ends.
-struct Remove(PathBuf);
-
-impl Drop for Remove {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// The mask of ignored signals is the `SigIgn` of `/proc/self/status` (proc(5)); SIGHUP is its lowest bit.
@@ -168,60 +184,23 @@ fn hangups_are_ignored() -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// A stream that becomes readable at SIGTERM, SIGINT, or SIGHUP: the end of a terminal is no reason for an unclean
-/// one. Whoever had SIGHUP ignored, as nohup(1) has, still does.
-fn signals() -> Result<UnixStream> {
+/// Streams that become readable, the first at SIGTERM and SIGINT, the second at SIGHUP. Whoever had SIGHUP ignored, as
+/// nohup(1) has, still does.
+fn signals() -> Result<(UnixStream, Option<UnixStream>)> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let ends = stream_of(&[SIGTERM, SIGINT])?;
+    let hangups = if hangups_are_ignored() { None } else { Some(stream_of(&[SIGHUP])?) };
+    Ok((ends, hangups))
+}
+
+/// A stream that gets a byte at each of these signals, as far as there is room.
+fn stream_of(signals: &[i32]) -> Result<UnixStream> {
     let fail = |e| Error::os(Class::Internal, "signals", "setting up their handling", e);
     let (ours, theirs) = UnixStream::pair().map_err(fail)?;
     ours.set_nonblocking(true).map_err(fail)?;
-    let hangup = Some(signal_hook::consts::SIGHUP).filter(|_| !hangups_are_ignored());
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT].into_iter().chain(hangup) {
+    for signal in signals {
         let pipe = theirs.try_clone().map_err(fail)?;
-        signal_hook::low_level::pipe::register(signal, pipe).map_err(fail)?;
+        signal_hook::low_level::pipe::register(*signal, pipe).map_err(fail)?;
     }
     Ok(ours)
-}
-
-/// Opens everything to listen on; a Unix socket in the volume's directory if nothing was asked for.
-fn listeners(
-    options: &ServeOptions,
-    sockets: &VolumeDir,
-    files: &mut Vec<Remove>,
-) -> Result<(Vec<OwnedFd>, Vec<String>)> {
-    let config = &options.config;
-    let (mut fds, mut uris) = (Vec::new(), Vec::new());
-    let unix = match &config.unix {
-        Some(path) => Some(path.clone()),
-        None if config.listen.is_empty() => Some(sockets.nbd_socket()?),
-        None => None,
-    };
-    if let Some(path) = unix {
-        fds.push(transport::listen_unix(&path, SOCKET_MODE)?);
-        uris.push(format!("nbd+unix:///{}?socket={}", options.name, escaped(&path)));
-        files.push(Remove(path));
-    }
-    for listen in &config.listen {
-        for address in listen.resolve(config.insecure)? {
-            let fd = transport::listen_tcp(&address)?;
-            uris.push(format!("nbd://{}/{}", bound(&fd).unwrap_or(address), options.name));
-            fds.push(fd);
-        }
-    }
-    Ok((fds, uris))
-}
-
-/// The address that a listener has: the system may have chosen the port.
-fn bound(fd: &OwnedFd) -> Option<SocketAddr> {
-    let any: SocketAddrAny = rustix::net::getsockname(fd).ok()?;
-    SocketAddr::try_from(any).ok()
-}
-
-/// A path as the parameter of a URI.
-fn escaped(path: &Path) -> String {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b'~');
-    path.as_os_str()
-        .as_bytes()
-        .iter()
-        .map(|b| if plain(b) { char::from(*b).to_string() } else { format!("%{b:02X}") })
-        .collect()
 }

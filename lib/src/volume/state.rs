@@ -13,7 +13,7 @@ use crate::generation::{Flags, Record, RecordStore};
 use crate::map::file::{Marks, Seal};
 use crate::map::{BlockSet, MapFile};
 use crate::volume::core::LegRecord;
-pub(crate) use open::{change_trackers, open};
+pub(crate) use open::{change_trackers, expectation, open, take_lock};
 pub(crate) use persist::persist;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -78,7 +78,10 @@ pub(crate) struct Records {
 
 impl Records {
     /// Opens and locks the record of every leg.
-    fn open<'a>(dir: &VolumeDir, names: impl Iterator<Item = &'a crate::base::Name>) -> Result<Self> {
+    pub(crate) fn open<'a>(
+        dir: &VolumeDir,
+        names: impl Iterator<Item = &'a crate::base::Name>,
+    ) -> Result<Self> {
         let (mut stores, mut records) = (Vec::new(), Vec::new());
         for name in names {
             let (store, record) = RecordStore::open(&dir.record(name))?;
@@ -88,8 +91,29 @@ impl Records {
         Ok(Self { stores, records, trackers: BTreeMap::new() })
     }
 
+    /// The number of a leg's record.
+    pub(crate) fn of(&self, leg: Id) -> Option<usize> {
+        self.records.iter().position(|record| record.leg == leg)
+    }
+
+    /// Takes in the record of a new leg.
+    pub(crate) fn push(&mut self, store: RecordStore, record: Record) {
+        self.stores.push(store);
+        self.records.push(record);
+    }
+
+    /// Lets go of the record of a leg.
+    pub(crate) fn remove(&mut self, at: usize) {
+        self.stores.remove(at);
+        self.records.remove(at);
+    }
+
     /// Changes the record of a leg durably, if the change changes anything.
-    fn change(&mut self, leg: usize, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+    pub(crate) fn change(
+        &mut self,
+        leg: usize,
+        change: impl FnOnce(&mut Record) -> Result<()>,
+    ) -> Result<()> {
         let mut new = self.records[leg].clone();
         change(&mut new)?;
         if new != self.records[leg] {
@@ -138,6 +162,7 @@ impl Records {
             inconsistent: has(Flags::INCONSISTENT),
             detached: has(Flags::DETACHED),
             failed: has(Flags::FAILED),
+            gone: false,
         }
     }
 }

@@ -169,6 +169,40 @@ pub enum Command {
         /// Forget the map: copy all of it.
         full: bool,
     },
+    /// Other settings of the volume; requests that are under way keep the old ones.
+    Tune {
+        /// With fewer legs in sync writes are refused.
+        min_legs: usize,
+        /// Which leg answers reads.
+        read_policy: super::ReadPolicy,
+    },
+    /// Copies to the leg (to all legs if none is named) wait until [`Command::Resume`]; forgotten at a restart.
+    Pause(Option<LegIx>),
+    /// They go on.
+    Resume(Option<LegIx>),
+    /// Take the leg out like [`Command::Detach`], and answer only when that is durable: the first step of a removal.
+    Retire(LegIx),
+    /// A retired leg is no member of the volume any more; its number may be used again.
+    Forget(LegIx),
+    /// A new leg: its record says durably that it is INCONSISTENT, its map that everything is missing. Its number is
+    /// the next one, or that of a forgotten leg.
+    Enlist {
+        /// Its number.
+        leg: LegIx,
+        /// What it is.
+        config: super::LegConfig,
+    },
+    /// Other settings of a leg; with `moved` it is reached at another address from now on.
+    Set {
+        /// Which leg.
+        leg: LegIx,
+        /// All its settings.
+        config: super::LegConfig,
+        /// What is connected is not it any more.
+        moved: bool,
+    },
+    /// Forget what is known of the contents of a leg, and its failures: everything is copied to it.
+    Reset(LegIx),
     /// Something about a tracker; at any time.
     Tracker {
         /// Which one.
@@ -372,6 +406,8 @@ pub struct LegRecord {
     pub detached: bool,
     /// Out because it failed, or was declared so.
     pub failed: bool,
+    /// There is no leg of this number: nothing is to be written.
+    pub gone: bool,
 }
 
 /// Events for people and hooks.
@@ -393,6 +429,10 @@ pub enum Note {
     SyncDone,
     /// A flush of this leg failed.
     FlushFailed,
+    /// Nothing of its resync has been answered for [`crate::base::limits::STALL_MS`].
+    Stalled,
+    /// A stalled resync has moved again for [`crate::base::limits::STALL_CALM_MS`].
+    Moving,
     /// A read failed on this leg and is to be repaired.
     ReadRepair,
     /// The leg failed and stays out until an administrator attaches it.

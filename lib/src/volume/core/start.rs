@@ -61,7 +61,7 @@ impl Core {
             self.persist.found(records);
             let now_ms = self.now_ms;
             for (ix, leg) in self.legs.iter_mut().enumerate() {
-                if !matches!(leg.state, LegState::Detached | LegState::Failed) {
+                if !leg.out() {
                     leg.connecting = true;
                     self.out.push(super::Action::Connect { leg: ix, at_ms: now_ms });
                 }

@@ -19,7 +19,10 @@ impl Core {
         let legs = self
             .legs
             .iter()
-            .map(|leg| LegStatus {
+            .enumerate()
+            .map(|(ix, leg)| LegStatus {
+                paused: leg.paused,
+                halt: self.halt(ix),
                 state: leg.state,
                 connected: leg.connected(),
                 connecting: leg.connecting,

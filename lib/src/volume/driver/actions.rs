@@ -49,7 +49,9 @@ impl Driver<'_> {
             Action::Reply { token, answer } => self.reply(token, answer),
             Action::Persist { seq, legs, mint } => {
                 let records = Arc::clone(&self.records);
-                let maps = self.maps.clone();
+                let members = || self.legs.iter().enumerate().filter(|(_, slot)| !slot.gone);
+                let maps: Vec<_> = members().map(|(leg, _)| self.maps[leg].clone()).collect();
+                let legs: Vec<_> = self.legs.iter().map(|slot| slot.id).zip(legs).collect();
                 self.workers.submit(move || {
                     let result = state::persist(&records, &maps, &legs, mint);
                     Completion::Persisted { seq, result }

@@ -6,11 +6,13 @@ use super::input::{Incoming, Received};
 use super::trackers::names;
 use super::{Driver, LISTENER};
 use crate::base::{ByteRange, limits};
+use crate::config::allow;
 use crate::device::Extent;
 use crate::nbd::{Command, CommandFlags, Errno};
-use crate::transport;
+use crate::transport::{self, Peer};
 use crate::volume::core::{Answer, Ask, Event, Fault};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use std::os::fd::OwnedFd;
 
 /// Receives in one round from one client that is sending a large payload.
 const RECEIVES: usize = 16;
@@ -27,7 +29,7 @@ impl Driver<'_> {
             return;
         }
         self.listening = on;
-        for (i, listener) in self.listeners.iter().enumerate() {
+        for (i, listener) in self.doors.iter().map(|door| &door.fd).enumerate() {
             // A listener that cannot be waited for is a bug of ours; the volume serves on without it.
             let _ = if on {
                 epoll::add(&self.epoll, listener, EventData::new_u64(LISTENER + i as u64), EventFlags::IN)
@@ -44,27 +46,33 @@ impl Driver<'_> {
             if full && oldest.is_none() {
                 return self.listen(false);
             }
-            let Some(listener) = self.listeners.get(listener) else { return };
+            let Some(listener) = self.doors.get(listener).map(|door| &door.fd) else { return };
             match transport::accept(listener) {
+                Ok(Some((_, Peer::Tcp(from)))) if !allow::allows(&self.config.allow, from.ip()) => {
+                    self.refused_clients += 1;
+                }
                 Ok(Some((fd, _))) => {
                     if let Some(oldest) = oldest {
                         self.drop_client(oldest);
                     }
-                    let client = Client::new(fd, &self.pool, self.now_ms());
-                    let key = self.clients.insert(client);
-                    let Some(client) = self.clients.get_mut(key) else { return };
-                    let flags = client.new_interest().unwrap_or(EventFlags::IN);
-                    if epoll::add(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err() {
-                        self.clients.remove(key);
-                        continue;
-                    }
-                    self.touch(key);
+                    self.greet(fd);
                 }
                 Ok(None) => return,
                 // No descriptors are left: let those that wait be until one is closed.
                 Err(_) => return self.listen(false),
             }
         }
+    }
+
+    /// A client has connected.
+    pub(super) fn greet(&mut self, fd: OwnedFd) {
+        let key = self.clients.insert(Client::new(fd, &self.pool, self.now_ms()));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let flags = client.new_interest().unwrap_or(EventFlags::IN);
+        if epoll::add(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err() {
+            return self.drop_client(key);
+        }
+        self.touch(key);
     }
 
     /// The connection that takes longest over its handshake: one that only knocks must not keep others out.
@@ -257,7 +265,8 @@ impl Driver<'_> {
                 let ix = self.tracker(tracker);
                 exports::dirty(&self.core.tracker_extents(ix, range, most), cut)
             } else {
-                let leg = self.legs.iter().position(|leg| exports::is_dirty_of(name, &leg.spec.name));
+                let of = |leg: &super::legs::Slot| !leg.gone && exports::is_dirty_of(name, &leg.spec.name);
+                let leg = self.legs.iter().position(of);
                 let runs = leg.map(|leg| self.core.dirty_extents(leg, range, most)).unwrap_or_default();
                 exports::dirty(&runs, cut)
             };
@@ -323,7 +332,9 @@ impl Driver<'_> {
     pub(super) fn drop_client(&mut self, key: u64) {
         if let Some(client) = self.clients.remove(key) {
             self.totals.bytes -= client.unsent();
-            if self.serving && !self.stopping {
+            if self.only_client && !self.stopping {
+                self.stop(super::control::BY_SIGNAL);
+            } else if self.serving && !self.stopping {
                 self.listen(true);
             }
         }

@@ -44,13 +44,14 @@ impl Table {
         ]
         .into_iter()
         .fold(TransmissionFlags::HAS_FLAGS, TransmissionFlags::with);
-        if legs.iter().all(|leg| leg.offer.is_some_and(|offer| offer.zeroes)) {
+        let members = || legs.iter().filter(|leg| !leg.gone);
+        if members().all(|leg| leg.offer.is_some_and(|offer| offer.zeroes)) {
             flags = flags.with(TransmissionFlags::SEND_TRIM);
         }
-        if legs.iter().all(|leg| leg.offer.is_some_and(|offer| offer.fast_zero)) {
+        if members().all(|leg| leg.offer.is_some_and(|offer| offer.fast_zero)) {
             flags = flags.with(TransmissionFlags::SEND_FAST_ZERO);
         }
-        let offers = || legs.iter().filter_map(|leg| leg.offer);
+        let offers = || members().filter_map(|leg| leg.offer);
         let min_block = offers().map(|offer| offer.min_block).max().unwrap_or(1).clamp(1, 65536);
         let preferred = offers().map(|offer| offer.preferred_block).max().unwrap_or(4096);
         let info = ExportInfo {
@@ -61,7 +62,7 @@ impl Table {
             preferred_block: preferred.clamp(4096.max(min_block), limits::NBD_PAYLOAD),
             max_block: limits::NBD_PAYLOAD,
         };
-        let dirty = legs.iter().map(|leg| format!("{DIRTY}{}", leg.spec.name));
+        let dirty = members().map(|leg| format!("{DIRTY}{}", leg.spec.name));
         let bitmaps = trackers.map(|tracker| format!("{BITMAP}{tracker}"));
         let contexts = std::iter::once(ALLOCATION.to_owned()).chain(dirty).chain(bitmaps).collect();
         Self { name: name.to_string(), info, contexts }

@@ -6,41 +6,53 @@
 //! sockets. Payloads are received once and never copied on the way ([`buffers`]).
 
 mod actions;
+mod admin;
+mod advice;
 mod buffers;
 mod client;
 mod clients;
 mod control;
+mod end;
 mod exports;
+mod hook;
 mod input;
 mod legs;
 mod link;
 mod local;
 mod output;
+mod reload;
 mod remote;
 mod report;
 mod slab;
 mod trackers;
+mod watch;
 mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::{EventKind, VolumeDir};
-use crate::volume::core::{Action, Command, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
+use crate::volume::entrance::Door;
+use crate::volume::metrics::Metrics;
 use crate::volume::options::ServeNotice;
 use crate::volume::state::trackers::FoundTracker;
 use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
 use client::{Charge, Client, Pending};
 use control::Control;
+use hook::Hook;
 use legs::Slot;
+pub(crate) use reload::Source;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::time::Timespec;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use workers::{Results, Workers};
 
@@ -48,6 +60,9 @@ use workers::{Results, Workers};
 const WAKE: u64 = 1;
 const SIGNAL: u64 = 2;
 const CONTROL_LISTENER: u64 = 3;
+const CLOCK: u64 = 6;
+const STDIO: u64 = 4;
+const HANGUP: u64 = 5;
 const LISTENER: u64 = 1 << 16;
 const LEG: u64 = 2 << 16;
 /// Control connections: a name from their slab with this bit.
@@ -57,8 +72,6 @@ const CONTROL: u64 = 1 << 63;
 const IO_THREADS: usize = 8;
 /// Connection deadlines are looked at so often, in milliseconds.
 const SWEEP_MS: u64 = 200;
-/// At the end, replies are sent for so long at most, in milliseconds.
-const LINGER_MS: u64 = 1_000;
 
 /// Everything that a volume needs to be served.
 #[derive(Debug)]
@@ -86,13 +99,19 @@ pub(crate) struct Setup {
     /// What an administrator should read about the start.
     pub(crate) notes: Vec<String>,
     /// Where NBD clients connect.
-    pub(crate) listeners: Vec<OwnedFd>,
-    /// The same for people: NBD URIs.
-    pub(crate) uris: Vec<String>,
+    pub(crate) doors: Vec<Door>,
+    /// The only client, connected already: the volume is served for as long as it stays.
+    pub(crate) stdio: Option<OwnedFd>,
     /// Where administrators connect.
     pub(crate) control: OwnedFd,
+    /// Figures for monitoring, if they are wanted.
+    pub(crate) metrics: Option<Metrics>,
+    /// How the configuration is read again.
+    pub(crate) source: Source,
     /// Readable once a signal asks for the end.
     pub(crate) signals: UnixStream,
+    /// Readable once a signal asks for the configuration to be read again; none where that signal is ignored.
+    pub(crate) hangups: Option<UnixStream>,
 }
 
 /// What workers report.
@@ -104,8 +123,16 @@ enum Completion {
     Opened { leg: LegIx, device: Result<crate::device::FileDevice> },
     /// A host's name was looked up.
     Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    /// The command for an event has ended.
+    Hooked { problem: Option<String> },
+    /// The configuration was read again.
+    Reread(Box<Result<reload::Prepared>>),
+    /// Something was closed that may have waited.
+    Closed,
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
+    /// A worker's part of a task.
+    Task { result: Result<admin::Brought> },
     /// The map of a tracker was made, or not.
     TrackerMade { id: u64, name: Name, result: Result<MapHandle> },
     /// The map of a tracker was removed, or not.
@@ -137,6 +164,7 @@ type IoTable<T> = HashMap<IoId, T, BuildHasherDefault<IoHasher>>;
 /// The loop and all it knows.
 struct Driver<'a> {
     name: Name,
+    dir: VolumeDir,
     id: Id,
     size: u64,
     config: VolumeConfig,
@@ -147,14 +175,20 @@ struct Driver<'a> {
     began: Instant,
     now: Instant,
     epoll: OwnedFd,
+    _clock: OwnedFd,
     pool: Pool,
     results: Results<Completion>,
     io_workers: Workers<Completion>,
     workers: Workers<Completion>,
 
-    listeners: Vec<OwnedFd>,
-    uris: Vec<String>,
+    doors: Vec<Door>,
     listening: bool,
+    /// The only client, until it is served.
+    stdio: Option<OwnedFd>,
+    /// There is one client only, and the end when it has gone.
+    only_client: bool,
+    /// Connections that the allow-list kept out.
+    refused_clients: u64,
     clients: Slab<Client>,
     requests: Slab<Pending>,
     /// Requests that the core has, and bytes of payload in flight.
@@ -177,33 +211,64 @@ struct Driver<'a> {
     trackers: Vec<Option<trackers::Slot>>,
     /// Trackers that are just being made or removed.
     changing: Vec<Name>,
-    dir: VolumeDir,
     records: Arc<Mutex<Records>>,
     widened: u64,
 
     control: Control,
+    hook: Hook,
+    /// A task of several steps.
+    task: Option<admin::Task>,
+    /// What failed to go on by itself is not tried again before.
+    replace_at_ms: u64,
     signals: UnixStream,
+    hangups: Option<UnixStream>,
+    source: Source,
+    /// A worker reads the configuration; and somebody has asked for that again meanwhile.
+    reloading: bool,
+    reload_again: bool,
+    /// How often systemd wants to hear that the loop lives, in milliseconds; 0 if never.
+    watchdog_ms: u64,
+    barked_ms: u64,
     notify: &'a mut dyn FnMut(ServeNotice),
     serving: bool,
     stopping: bool,
     swept_ms: u64,
     /// The core has stopped: which maps may be closed as clean.
     stopped: Option<Vec<bool>>,
+    /// The last to go: its thread asks the control socket.
+    metrics: Option<Metrics>,
 }
 
-/// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
-pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<bool>> {
+/// Serves until it is told to stop. Gives back the maps, and whether each may be closed as clean.
+pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<(MapHandle, bool)>> {
     let notes = setup.notes.clone();
     let mut driver = Driver::new(setup, notify)?;
     for note in notes {
         driver.event(EventKind::Widened, None, &note);
         (driver.notify)(ServeNotice::Note(note));
     }
-    driver.run()
+    let clean = driver.run()?;
+    let Driver { maps, legs, .. } = driver;
+    let members = maps.into_iter().zip(clean).zip(&legs).filter(|(_, slot)| !slot.gone);
+    Ok(members.map(|(map, _)| map).collect())
 }
 
 fn broken(doing: &str, error: rustix::io::Errno) -> Error {
     Error::os(Class::Internal, "event loop", doing, error)
+}
+
+fn milliseconds(ms: u64) -> Timespec {
+    Timespec { tv_sec: 0, tv_nsec: ms.cast_signed() * 1_000_000 }
+}
+
+/// Ticks every [`TICK_MS`].
+fn clock() -> rustix::io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let clock = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let tick = milliseconds(TICK_MS);
+    let every = Itimerspec { it_interval: tick, it_value: tick };
+    timerfd_settime(&clock, TimerfdTimerFlags::empty(), &every)?;
+    Ok(clock)
 }
 
 impl<'a> Driver<'a> {
@@ -214,18 +279,35 @@ impl<'a> Driver<'a> {
             epoll::add(&epoll, fd, EventData::new_u64(name), flags).map_err(|e| broken("waiting", e))
         };
         add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
+        let clock = clock().map_err(|e| broken("making its clock", e))?;
+        // Edge-triggered: nobody reads how often it ticked.
+        add(clock.as_fd(), CLOCK, EventFlags::IN | EventFlags::ET)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
+        if let Some(hangups) = &setup.hangups {
+            add(hangups.as_fd(), HANGUP, EventFlags::IN)?;
+        }
         add(setup.control.as_fd(), CONTROL_LISTENER, EventFlags::IN)?;
+        if let Some(stdio) = &setup.stdio {
+            // Nothing is read before it can be served; that it has gone is always told.
+            add(stdio.as_fd(), STDIO, EventFlags::empty())?;
+        }
         let pool = Pool::new();
-        let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
+        let ids: Vec<Id> = {
+            let records = setup.records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.records.iter().map(|record| record.leg).collect()
+        };
+        let legs: Result<Vec<Slot>> =
+            setup.config.legs.iter().zip(ids).map(|(leg, id)| Slot::new(leg, id, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
         let (marks, trackers) = trackers::slots(setup.trackers);
         let now = Instant::now();
+        let hook = Hook::new(setup.config.on_event.clone(), results.workers("mirrord-hook", 1));
         Ok(Self {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
             name: setup.name,
+            dir: setup.dir,
             id: setup.id,
             size: setup.size,
             config: setup.config,
@@ -235,11 +317,14 @@ impl<'a> Driver<'a> {
             began: now,
             now,
             epoll,
+            _clock: clock,
             pool,
             results,
-            listeners: setup.listeners,
-            uris: setup.uris,
+            doors: setup.doors,
             listening: false,
+            only_client: setup.stdio.is_some(),
+            refused_clients: 0,
+            stdio: setup.stdio,
             clients: Slab::default(),
             requests: Slab::default(),
             totals: Charge::default(),
@@ -255,16 +340,25 @@ impl<'a> Driver<'a> {
             maps: setup.maps,
             trackers,
             changing: Vec::new(),
-            dir: setup.dir,
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
+            hook,
+            task: None,
+            replace_at_ms: 0,
             signals: setup.signals,
+            hangups: setup.hangups,
+            source: setup.source,
+            reloading: false,
+            reload_again: false,
+            watchdog_ms: sd_notify::watchdog_enabled().map_or(0, |every| every.as_millis() as u64 / 2),
+            barked_ms: 0,
             notify,
             serving: false,
             stopping: false,
             swept_ms: 0,
             stopped: None,
+            metrics: setup.metrics,
         })
     }
 
@@ -303,9 +397,10 @@ impl<'a> Driver<'a> {
         let now_ms = self.now_ms();
         // A leg that is overdue waits for something else, whose end wakes the loop.
         let due = self.legs.iter().filter_map(|leg| leg.connect_at?.checked_sub(now_ms));
-        let wait_ms = due.filter(|left| *left > 0).min().unwrap_or(TICK_MS).min(TICK_MS);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms.cast_signed() * 1_000_000 };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {
+        let wait_ms = due.filter(|left| *left > 0).min();
+        // Otherwise the clock of the ticks wakes the loop: a timeout would set up a timer for each wait.
+        let timeout = wait_ms.map(|ms| milliseconds(ms.min(TICK_MS)));
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(broken("waiting", error)),
         }
@@ -321,7 +416,12 @@ impl<'a> Driver<'a> {
         match name {
             WAKE => self.completions(),
             SIGNAL => self.signalled(),
+            // A round has begun, that is all that it is for.
+            CLOCK => {}
             CONTROL_LISTENER => self.accept_control(),
+            HANGUP => self.reload(),
+            // The only client has gone before it was served.
+            STDIO => self.stop(control::BY_SIGNAL),
             _ if name & CONTROL != 0 => self.control_ready(name & !CONTROL, flags),
             _ if name > u64::from(u32::MAX) => self.client_ready(name, flags),
             _ if name >= LEG => self.leg_ready((name - LEG) as usize, flags),
@@ -358,6 +458,13 @@ impl<'a> Driver<'a> {
             self.swept_ms = now_ms;
             self.sweep_clients(now_ms);
             self.sweep_legs(now_ms);
+            self.watch_legs(now_ms);
+            self.replace_legs();
+        }
+        if self.watchdog_ms > 0 && now_ms >= self.barked_ms + self.watchdog_ms {
+            self.barked_ms = now_ms;
+            // A socket that has gone is systemd's trouble: it ends this process.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
 
@@ -371,42 +478,14 @@ impl<'a> Driver<'a> {
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
                 Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Reread(prepared) => self.reloaded(*prepared),
+                Completion::Closed => {}
+                Completion::Hooked { problem } => self.hooked(problem),
+                Completion::Task { result } => self.task_worked(result),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
                 Completion::TrackerMade { id, name, result } => self.tracker_made(id, name, result),
                 Completion::TrackerGone { id, name, result } => self.tracker_gone(id, &name, result),
             }
-        }
-    }
-
-    fn signalled(&mut self) {
-        use std::io::Read as _;
-        let mut bytes = [0; 64];
-        while matches!(self.signals.read(&mut bytes), Ok(n) if n > 0) {}
-        self.stop(control::BY_SIGNAL);
-    }
-
-    /// The clean end: no request is taken any more, those in flight are answered.
-    fn stop(&mut self, id: u64) {
-        if !self.stopping {
-            self.stopping = true;
-            (self.notify)(ServeNotice::Stopping);
-            self.listen(false);
-        }
-        self.events.push(Event::Command { id, command: Command::Stop });
-    }
-
-    /// After the core has stopped: legs are told, replies are sent for a while.
-    fn end(&mut self, ready: &mut Vec<epoll::Event>) {
-        for leg in &mut self.legs {
-            leg.say_goodbye();
-        }
-        let until_ms = self.now_ms() + LINGER_MS;
-        self.end_clients();
-        while (self.clients.len() > 0 || self.control.is_busy()) && self.now_ms() < until_ms {
-            if self.round(ready).is_err() {
-                return;
-            }
-            self.end_clients();
         }
     }
 }

@@ -44,14 +44,9 @@ pub(crate) struct Opened {
 /// 6. One leg says PRIMARY, durably.
 pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
     let (lock, records) = open_records(dir, legs)?;
-    let Identity { volume: id, size, block, .. } = identity(dir, &records)?;
-    let expect = Expect {
-        volume: id,
-        leg: Id::NONE,
-        generation: records.generation(),
-        boot: boot_id(),
-        durability: Durability::Process,
-    };
+    let identity = identity(dir, &records)?;
+    let Identity { volume: id, size, block, .. } = identity;
+    let expect = expectation(&identity, records.generation());
     let mut opened = Opened {
         lock,
         id,
@@ -73,6 +68,17 @@ pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
     opened.records.trackers = maps.collect();
     make_primary(&mut opened.records)?;
     Ok(opened)
+}
+
+/// What a map that is put to use now must say, or else it is not believed.
+pub(crate) fn expectation(identity: &Identity, generation: Id) -> Expect {
+    Expect {
+        volume: identity.volume,
+        leg: identity.leg,
+        generation,
+        boot: boot_id(),
+        durability: Durability::Process,
+    }
 }
 
 /// Steps 1 to 3.
@@ -106,7 +112,7 @@ pub(crate) fn change_trackers(dir: &VolumeDir, legs: &[LegSpec], name: &Name, ad
 }
 
 /// The lock of a volume's directory.
-fn take_lock(dir: &VolumeDir) -> Result<File> {
+pub(crate) fn take_lock(dir: &VolumeDir) -> Result<File> {
     let path = dir.lock();
     let file = OpenOptions::new()
         .create(true)

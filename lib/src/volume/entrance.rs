@@ -1,0 +1,142 @@
+//! Where the clients of a volume come in: sockets of our own, of socket activation, or standard input and output.
+
+use super::options::{Entrance, ServeOptions};
+use crate::base::{Name, Result};
+use crate::config::VolumeConfig;
+use crate::control::VolumeDir;
+use crate::transport::{self, Bound, Drained, Stdio};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// Permissions of sockets: the owner alone.
+pub(crate) const SOCKET_MODE: u32 = 0o600;
+
+/// Everything that is open for clients.
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    /// Where they connect.
+    pub(crate) listeners: Vec<Door>,
+    /// The one client on standard input and output.
+    pub(crate) stdio: Option<OwnedFd>,
+    /// What has to be waited for after it was closed.
+    pub(crate) drained: Option<Drained>,
+}
+
+/// A place where clients connect.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// As the configuration has it.
+    pub(crate) place: Place,
+    /// The listener.
+    pub(crate) fd: OwnedFd,
+    /// The same for people, as an NBD URI.
+    pub(crate) uri: String,
+    /// Its socket, which goes with it.
+    _file: Option<Remove>,
+}
+
+/// What a listener was opened for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This address, perhaps with a port that the system chooses.
+    Tcp(SocketAddr),
+    /// This socket.
+    Unix(PathBuf),
+    /// Somebody else opened it.
+    Given,
+}
+
+/// A file that goes when serving ends.
+#[derive(Debug)]
+pub(crate) struct Remove(pub(crate) PathBuf);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Opens everything; a Unix socket in the volume's directory if nothing was asked for. Classes: `Busy` if somebody
+/// listens there already, `Refused` if others than asked for could come in, `Usage`, `Io`.
+pub(crate) fn open(options: &ServeOptions, sockets: &VolumeDir) -> Result<Doors> {
+    match options.entrance {
+        Entrance::Configured => {
+            let places = places(&options.config, sockets)?;
+            let listeners = places.into_iter().map(|place| Door::open(place, &options.name));
+            Ok(Doors { listeners: listeners.collect::<Result<_>>()?, ..Doors::default() })
+        }
+        Entrance::Activated => activated(options),
+        Entrance::Stdio => {
+            let (socket, drained) = Stdio::take()?.into_parts();
+            Ok(Doors { stdio: Some(socket), drained: Some(drained), ..Doors::default() })
+        }
+    }
+}
+
+/// The places of a configuration; may wait for a name server.
+pub(crate) fn places(config: &VolumeConfig, sockets: &VolumeDir) -> Result<Vec<Place>> {
+    let unix = match &config.unix {
+        Some(path) => Some(path.clone()),
+        None if config.listen.is_empty() => Some(sockets.nbd_socket()?),
+        None => None,
+    };
+    let mut places: Vec<_> = unix.into_iter().map(Place::Unix).collect();
+    for listen in &config.listen {
+        places.extend(listen.resolve(config.may_listen_widely())?.into_iter().map(Place::Tcp));
+    }
+    Ok(places)
+}
+
+impl Door {
+    /// Opens one.
+    pub(crate) fn open(place: Place, volume: &Name) -> Result<Self> {
+        match &place {
+            Place::Tcp(address) => Ok(Self::new(transport::listen_tcp(address)?, place, volume, None)),
+            Place::Unix(path) => {
+                let fd = transport::listen_unix(path, SOCKET_MODE)?;
+                let file = Some(Remove(path.clone()));
+                Ok(Self::new(fd, place, volume, file))
+            }
+            Place::Given => Err(crate::base::Error::new(
+                crate::base::Class::Internal,
+                format!("{volume}: listening: a socket that was given cannot be opened"),
+            )),
+        }
+    }
+
+    fn new(fd: OwnedFd, place: Place, volume: &Name, file: Option<Remove>) -> Self {
+        let uri = transport::bound(&fd).map_or_else(String::new, |bound| uri(volume, &bound));
+        Self { place, fd, uri, _file: file }
+    }
+}
+
+fn activated(options: &ServeOptions) -> Result<Doors> {
+    let mut listeners = Vec::new();
+    for fd in transport::activated()? {
+        if let Some(Bound::Tcp(address)) = transport::bound(&fd) {
+            crate::config::listen::admit(&address, &address, options.config.may_listen_widely())?;
+        }
+        listeners.push(Door::new(fd, Place::Given, &options.name, None));
+    }
+    Ok(Doors { listeners, ..Doors::default() })
+}
+
+/// The NBD URI of a listener.
+fn uri(volume: &Name, bound: &Bound) -> String {
+    match bound {
+        Bound::Tcp(address) => format!("nbd://{address}/{volume}"),
+        Bound::Unix(path) => format!("nbd+unix:///{volume}?socket={}", escaped(path)),
+    }
+}
+
+/// A path as the parameter of a URI.
+fn escaped(path: &Path) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b'~');
+    path.as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|b| if plain(b) { char::from(*b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
