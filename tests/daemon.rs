@@ -202,8 +202,11 @@ fn mirrord_ends_cleanly_with_its_parent() {
     command.args(["-c", &script]).env("MIRROR_STATE_DIR", dir.state());
     let socket = dir.state().join("vol/nbd.sock");
     let mut shell = Server::start_on(&mut command, &dir.path("log"), &socket);
-    let pid = std::fs::read_to_string(dir.state().join("vol/mirrord.pid")).expect("pid");
-    assert!(Path::new("/proc").join(pid.trim()).exists());
+    // It is written after the socket is there.
+    let file = dir.state().join("vol/mirrord.pid");
+    let pid = || std::fs::read_to_string(&file).unwrap_or_default();
+    wait_for("its PID", SOON, || pid().ends_with('\n'));
+    assert!(Path::new("/proc").join(pid().trim()).exists());
     shell.kill();
     ended(&dir);
     assert!(shell.log().contains("stopping"), "a clean stop: {}", shell.log());

@@ -263,6 +263,7 @@ fn marks_that_were_taken_go_back_with_the_connection_but_for_what_was_copied() {
     assert!(list(&dir, "vol:day").starts_with("0 "), "{}", list(&dir, "vol:day"));
     // Blocks that are still to be written in place again would stay in the tracker.
     volume.wait_synced();
+    volume.wait_synced();
     let mut taken = take().expect("take");
     assert!(taken.marks().expect("marks").words[0] & 0b1001 == 0b1001);
     taken.confirm().expect("confirm");

@@ -22,6 +22,7 @@ fn a_paused_resync_does_not_move_and_says_so_until_it_is_resumed_or_the_daemon_e
     let mut volume = pair(&dir, ",rate=1M");
     volume.serve(&[]);
     volume.mirrord(&["pause", "vol", "far"]).expect(0);
+    wait_for("the leg", SOON, || volume.leg("far", "connection-state") == "Connected");
     wait_for("copies under way to end", SOON, || volume.leg("far", "in-flight") == 0);
     assert_eq!(volume.leg("far", "halt"), "paused");
     assert_eq!(volume.leg("far", "paused"), true);
