@@ -173,7 +173,7 @@ impl Blocking {
             return Err(self.error(Class::Io, doing, "the connection has failed before"));
         }
         self.cookie += 1;
-        let header = Request { flags, command, cookie: self.cookie, offset, length }.encode();
+        let header = Request { flags, command, cookie: self.cookie, offset, length: length.into() }.encode();
         self.wire.begin();
         let sent = self.wire.send(&header).and_then(|()| self.wire.send(payload));
         sent.map_err(|error| {
@@ -260,12 +260,15 @@ impl Blocking {
             let reply = self.reply()?;
             let done = reply.done();
             match reply {
-                Reply::BlockStatus { context, mut extents, .. } => {
+                Reply::BlockStatus { context, extents, .. } => {
                     chunks += 1;
                     let known = self.info.contexts.iter().any(|(id, _)| *id == context);
                     if !known || chunks > self.info.contexts.len() || (context == id && found.is_some()) {
                         return Err(violation(format_args!("extents of context {context}")));
                     }
+                    // Without extended headers both have 32 bits.
+                    let narrow = |(len, flags): (u64, u64)| (len as u32, flags as u32);
+                    let mut extents: Vec<_> = extents.into_iter().map(narrow).collect();
                     clip_extents(&mut extents, length, false)?;
                     if context == id {
                         found = Some(extents);
