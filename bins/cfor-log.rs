@@ -55,6 +55,9 @@ enum Verb {
         /// Where the joined log goes
         #[arg(short, long, value_name = "LOG", default_value = "-")]
         output: PathBuf,
+        /// Print what was written as JSON; needs a file to write
+        #[arg(long)]
+        json: bool,
     },
     /// Take the records of a log out, and begin its next generation
     Rotate {
@@ -62,6 +65,9 @@ enum Verb {
         log: PathBuf,
         /// Where the closed generation goes; must not exist
         out: PathBuf,
+        /// Print what was written as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Write what changed since the round that a standby has, with the data
     Dump(DumpArgs),
@@ -84,8 +90,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Scan(args) => tree::scan(&args, cli.quiet),
         Verb::Show { log, base, json } => filelog::show(&log, base.as_deref(), json),
         Verb::Stat { log, json } => filelog::stat(&log, json),
-        Verb::Merge { log, output } => filelog::merge(&log, &output),
-        Verb::Rotate { log, out } => filelog::rotate(&log, &out),
+        Verb::Merge { log, output, json } => filelog::merge(&log, &output, json),
+        Verb::Rotate { log, out, json } => filelog::rotate(&log, &out, json),
         Verb::Dump(args) => tree::dump_tree(&args, cli.quiet),
         Verb::Ack(args) => tree::ack(&args),
         Verb::Apply(args) => tree::apply_tree(&args, cli.quiet),

@@ -5,8 +5,8 @@
 use clap::{Parser, Subcommand};
 use mirror::base::BlockSize;
 use mirror::cli::dirtymap::{
-    self, CombineArgs, ConvertArgs, CreateArgs, DiffArgs, DigestArgs, FetchArgs, MarkArgs, Named, OneArgs,
-    ResizeArgs, ShiftArgs, ShowArgs, SizeArgs, StatArgs,
+    self, CombineArgs, ConvertArgs, CreateArgs, DiffArgs, DigestArgs, FetchArgs, How, MarkArgs, Named,
+    OneArgs, ResizeArgs, RotateArgs, ShiftArgs, ShowArgs, SizeArgs, StatArgs,
 };
 use mirror::cli::{self, value};
 use mirror::map::edit::Mark;
@@ -17,15 +17,14 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "dirtymap", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "\
-MAP is PATH, - or VOLUME:leg/LEG of a running mirrord (read-only)
+MAP is PATH, -, or VOLUME:TRACKER or VOLUME:leg/LEG of a running mirrord (read-only)
 RANGE is OFFSET+LENGTH or OFFSET..END; sizes take K M G T P
 See dirtymap(1).")]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// Say nothing that is not asked for, except errors
-    #[arg(short, long, global = true)]
-    quiet: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Subcommand)]
@@ -45,6 +44,8 @@ enum Verb {
     Set(MarkArgs),
     /// Make every block clean that lies in a range as a whole
     Clear(MarkArgs),
+    /// Close the marks of a tracker into a map of their own, while mirrord writes
+    Rotate(RotateArgs),
     /// What is dirty in any of the maps
     Or(CombineArgs),
     /// What is dirty in all of the maps
@@ -84,25 +85,28 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    cli::interrupt::arm("dirtymap")?;
+    let how = cli.how;
     match cli.verb {
-        Verb::Create(args) => dirtymap::create(&args)?,
+        Verb::Create(args) => dirtymap::create(&args, how)?,
         Verb::Show(args) => dirtymap::show(&args)?,
         Verb::Stat(args) => dirtymap::stat(&args)?,
-        Verb::Check { map } => dirtymap::check(&map, cli.quiet)?,
-        Verb::Set(args) => dirtymap::mark(&args, Mark::Set)?,
-        Verb::Clear(args) => dirtymap::mark(&args, Mark::Clear)?,
-        Verb::Or(args) => dirtymap::combine(Op::Or, &args)?,
-        Verb::And(args) => dirtymap::combine(Op::And, &args)?,
-        Verb::Sub(args) => dirtymap::combine(Op::Sub, &args)?,
-        Verb::Xor(args) => dirtymap::combine(Op::Xor, &args)?,
-        Verb::Invert(args) => dirtymap::invert(&args)?,
-        Verb::Grow { one, block } => dirtymap::grow(&one, block)?,
-        Verb::Resize(args) => dirtymap::resize(&args)?,
-        Verb::Shift(args) => dirtymap::shift(&args)?,
-        Verb::Convert(args) => dirtymap::convert(&args)?,
-        Verb::Fetch(args) => dirtymap::fetch(&args)?,
-        Verb::Digest(args) => dirtymap::digest(&args, cli.quiet)?,
-        Verb::Diff(args) => dirtymap::diff(&args, cli.quiet)?,
+        Verb::Check { map } => dirtymap::check(&map, how.quiet)?,
+        Verb::Set(args) => dirtymap::mark(&args, Mark::Set, how)?,
+        Verb::Clear(args) => dirtymap::mark(&args, Mark::Clear, how)?,
+        Verb::Rotate(args) => dirtymap::rotate(&args, how)?,
+        Verb::Or(args) => dirtymap::combine(Op::Or, &args, how)?,
+        Verb::And(args) => dirtymap::combine(Op::And, &args, how)?,
+        Verb::Sub(args) => dirtymap::combine(Op::Sub, &args, how)?,
+        Verb::Xor(args) => dirtymap::combine(Op::Xor, &args, how)?,
+        Verb::Invert(args) => dirtymap::invert(&args, how)?,
+        Verb::Grow { one, block } => dirtymap::grow(&one, block, how)?,
+        Verb::Resize(args) => dirtymap::resize(&args, how)?,
+        Verb::Shift(args) => dirtymap::shift(&args, how)?,
+        Verb::Convert(args) => dirtymap::convert(&args, how)?,
+        Verb::Fetch(args) => dirtymap::fetch(&args, how)?,
+        Verb::Digest(args) => dirtymap::digest(&args, how)?,
+        Verb::Diff(args) => dirtymap::diff(&args, how)?,
         Verb::Size(args) => dirtymap::sizes(&args)?,
     }
     Ok(())

@@ -4,12 +4,13 @@
 
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
+use mirror::cli::admin::{LegVerb, leg};
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
-use mirror::cli::{self, ProgressTo, value};
-use mirror::control::{LegAction, Request, StateDir};
+use mirror::cli::{self, ProgressTo, trackers, value};
+use mirror::control::{Request, StateDir, TrackerAction};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use std::time::Duration;
 #[derive(Parser)]
 #[command(name = "mirrord", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "\
-LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
+LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N][,rate=R]
 DEVICE is PATH, file:PATH, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
 See mirrord(8).")]
 pub struct Cli {
@@ -73,9 +74,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Take a leg out of its volume, or back
+    /// Add, remove, replace, change legs; take one out, or back
     #[command(subcommand)]
-    Leg(Leg),
+    Leg(LegVerb),
     /// Copy what is missing to a leg, or to all that miss something
     Resync {
         /// Which volume
@@ -86,6 +87,13 @@ enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends
+    Pause(MaybeLeg),
+    /// Let copies go on
+    Resume(MaybeLeg),
+    /// Trackers: what changed since a moment, for backups and further copies
+    #[command(subcommand)]
+    Tracker(Tracker),
     /// Check a configuration file: silence and 0 when it is right
     CheckConfig {
         /// The file
@@ -94,21 +102,37 @@ enum Verb {
 }
 
 #[derive(Subcommand)]
-enum Leg {
-    /// Take a leg out until it is attached; its map collects what it misses
-    Detach(LegArgs),
-    /// Take a leg back; what it missed is copied
-    Attach(LegArgs),
-    /// Declare a leg failed, without waiting for its deadline
-    Fail(LegArgs),
+enum Tracker {
+    /// From now on it marks what changes
+    Add(TrackerArgs),
+    /// Forget it
+    Remove(TrackerArgs),
+    /// What each holds, a line for each
+    Ls {
+        /// Which volume
+        name: Name,
+        /// Only this one
+        tracker: Option<Name>,
+        /// A JSON document a line, mirrord-tracker/1
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(clap::Args)]
-struct LegArgs {
+struct TrackerArgs {
     /// Which volume
     name: Name,
-    /// Which leg
-    leg: Name,
+    /// Which tracker
+    tracker: Name,
+}
+
+#[derive(clap::Args)]
+struct MaybeLeg {
+    /// Which volume
+    name: Name,
+    /// Which leg; without it all legs
+    leg: Option<Name>,
 }
 
 fn main() -> ExitCode {
@@ -136,17 +160,19 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Events { name, now, json } => {
             show_events(&StateDir::from_environment()?, name.as_ref(), now, json)?;
         }
-        Verb::Leg(action) => {
-            let (action, LegArgs { name, leg }) = match action {
-                Leg::Detach(args) => (LegAction::Detach, args),
-                Leg::Attach(args) => (LegAction::Attach, args),
-                Leg::Fail(args) => (LegAction::Fail, args),
-            };
-            request(&volume(&name)?, &Request::Leg { action, leg })?;
-        }
+        Verb::Leg(verb) => leg(verb, cli.quiet)?,
         Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
         // Taken before, in main.
         Verb::Check(_) => {}
+        Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
+        Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
+        Verb::Tracker(action) => match action {
+            Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,
+            Tracker::Remove(args) => {
+                trackers::change(&volume(&args.name)?, TrackerAction::Remove, &args.tracker)?;
+            }
+            Tracker::Ls { name, tracker, json } => trackers::list(&volume(&name)?, tracker.as_ref(), json)?,
+        },
         Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
     }
     Ok(())

@@ -67,7 +67,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__ack)
-            opts="-q -h --quiet --help"
+            opts="-q -h --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -81,7 +81,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__apply)
-            opts="-q -h --root --log --verify --privileged --barrier --redo --json --quiet --help"
+            opts="-n -q -h --root --log --verify --privileged --barrier --dry-run --progress --redo --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -99,6 +99,10 @@ _cfor__log() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -107,7 +111,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__dump)
-            opts="-o -q -h --root --output --standby --full --privileged --barrier --json --quiet --help"
+            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --snapshot --dry-run --progress --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -133,6 +137,10 @@ _cfor__log() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -141,7 +149,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__merge)
-            opts="-o -q -h --output --quiet --help"
+            opts="-o -q -h --output --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -163,7 +171,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__rotate)
-            opts="-q -h --quiet --help"
+            opts="-q -h --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,7 +185,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__scan)
-            opts="-o -q -h --root --output --base --privileged --quiet --help"
+            opts="-o -q -h --root --output --base --privileged --atime --json --progress --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -199,6 +207,10 @@ _cfor__log() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -207,7 +219,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__seed)
-            opts="-q -h --root --log --target-log --standby --privileged --barrier --json --quiet --help"
+            opts="-n -q -h --root --log --target-log --standby --privileged --atime --snapshot --dry-run --progress --barrier --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -226,6 +238,10 @@ _cfor__log() {
                     return 0
                     ;;
                 --standby)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -273,13 +289,17 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__verify)
-            opts="-q -h --root --against --log --json --quiet --help"
+            opts="-q -h --root --progress --against --log --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -40,7 +40,10 @@ complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "seed" -d 'Synchro
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l root -d 'The tree' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s o -l output -d 'Where the index goes' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l base -d 'An earlier index: what is as it was then is not read again' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l privileged -d 'Include trusted.* and all security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l atime -d 'Include times of last access'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l json -d 'Print what was found as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l base -d 'Print what leads from this index to the one given' -r -F
@@ -51,31 +54,41 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand stat" -l json -d 'Prin
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand stat" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand stat" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s o -l output -d 'Where the joined log goes' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -l json -d 'Print what was written as JSON; needs a file to write'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand merge" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -l json -d 'Print what was written as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand rotate" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l root -d 'The tree' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s o -l output -d 'Where the dump goes' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l standby -d 'Which standby it is for' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-dump, dump, post-dump or abort-dump' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l full -d 'Everything, whatever the standby has acknowledged'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l privileged -d 'Include trusted.* and all security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l atime -d 'Include times of last access'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l snapshot -d 'Read a btrfs snapshot, made in LOG inside the barrier'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s n -l dry-run -d 'Say what would be dumped, and how much; write nothing'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l json -d 'Print what was dumped as JSON; needs a file to dump into'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -l json -d 'Print what is remembered as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l root -d 'The tree that is made identical' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l log -d 'Where the standby remembers its round [default: in the state directory, by the path of the tree]' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-restore, restore, post-restore or abort-restore' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l verify -d 'Read all of the tree again afterwards, and compare'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l privileged -d 'Make device nodes, set-uid files, trusted.* and security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s n -l dry-run -d 'Check the dump and say what it would do; change nothing'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l redo -d 'Read no dump: finish one that was interrupted'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l json -d 'Print what was applied as JSON, instead of the round'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l against -d 'An index or another tree to compare with' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l log -d 'Where the standby remembers its round [default: in the state directory, by the path of the tree]' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l json -d 'Print the differences as JSON'
@@ -85,8 +98,12 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l root -d 'The 
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l log -d 'The directory where the source remembers its rounds' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l target-log -d 'Where the standby remembers its round [default: in the state directory, by the path of the target]' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l standby -d 'Which standby it is' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l barrier -d 'Run by /bin/sh around the last round, with `MIRROR_PHASE` as for dump' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l privileged -d 'All that dump and apply would ask leave for'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l atime -d 'Include times of last access'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l snapshot -d 'Read btrfs snapshots, made in LOG'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s n -l dry-run -d 'Say what the first round would carry; write nothing'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l json -d 'Print what was done as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s h -l help -d 'Print help'

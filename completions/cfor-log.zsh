@@ -36,7 +36,10 @@ _arguments "${_arguments_options[@]}" : \
 '-o+[Where the index goes]:INDEX:_files' \
 '--output=[Where the index goes]:INDEX:_files' \
 '--base=[An earlier index\: what is as it was then is not read again]:INDEX:_files' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--privileged[Include trusted.* and all security.* attributes]' \
+'--atime[Include times of last access]' \
+'--json[Print what was found as JSON]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -68,6 +71,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-o+[Where the joined log goes]:LOG:_files' \
 '--output=[Where the joined log goes]:LOG:_files' \
+'--json[Print what was written as JSON; needs a file to write]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -77,6 +81,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (rotate)
 _arguments "${_arguments_options[@]}" : \
+'--json[Print what was written as JSON]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -92,8 +97,13 @@ _arguments "${_arguments_options[@]}" : \
 '--output=[Where the dump goes]:DUMP:_files' \
 '--standby=[Which standby it is for]:NAME:_default' \
 '--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-dump, dump, post-dump or abort-dump]:COMMAND:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--full[Everything, whatever the standby has acknowledged]' \
 '--privileged[Include trusted.* and all security.* attributes]' \
+'--atime[Include times of last access]' \
+'--snapshot[Read a btrfs snapshot, made in LOG inside the barrier]' \
+'(--barrier --snapshot)-n[Say what would be dumped, and how much; write nothing]' \
+'(--barrier --snapshot)--dry-run[Say what would be dumped, and how much; write nothing]' \
 '--json[Print what was dumped as JSON; needs a file to dump into]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
@@ -104,6 +114,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (ack)
 _arguments "${_arguments_options[@]}" : \
+'--json[Print what is remembered as JSON]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -118,8 +129,11 @@ _arguments "${_arguments_options[@]}" : \
 '--root=[The tree that is made identical]:DIR:_files' \
 '--log=[Where the standby remembers its round \[default\: in the state directory, by the path of the tree\]]:DIR:_files' \
 '--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-restore, restore, post-restore or abort-restore]:COMMAND:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--verify[Read all of the tree again afterwards, and compare]' \
 '--privileged[Make device nodes, set-uid files, trusted.* and security.* attributes]' \
+'(--redo --verify)-n[Check the dump and say what it would do; change nothing]' \
+'(--redo --verify)--dry-run[Check the dump and say what it would do; change nothing]' \
 '()--redo[Read no dump\: finish one that was interrupted]' \
 '--json[Print what was applied as JSON, instead of the round]' \
 '-q[Say nothing that is not asked for, except errors]' \
@@ -132,6 +146,7 @@ _arguments "${_arguments_options[@]}" : \
 (verify)
 _arguments "${_arguments_options[@]}" : \
 '--root=[The tree]:DIR:_files' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '(--log)--against=[An index or another tree to compare with]:INDEX|DIR:_files' \
 '--log=[Where the standby remembers its round \[default\: in the state directory, by the path of the tree\]]:DIR:_files' \
 '--json[Print the differences as JSON]' \
@@ -147,8 +162,13 @@ _arguments "${_arguments_options[@]}" : \
 '--log=[The directory where the source remembers its rounds]:DIR:_files' \
 '--target-log=[Where the standby remembers its round \[default\: in the state directory, by the path of the target\]]:DIR:_files' \
 '--standby=[Which standby it is]:NAME:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--barrier=[Run by /bin/sh around the last round, with \`MIRROR_PHASE\` as for dump]:COMMAND:_default' \
 '--privileged[All that dump and apply would ask leave for]' \
+'--atime[Include times of last access]' \
+'--snapshot[Read btrfs snapshots, made in LOG]' \
+'(--barrier --snapshot)-n[Say what the first round would carry; write nothing]' \
+'(--barrier --snapshot)--dry-run[Say what the first round would carry; write nothing]' \
 '--json[Print what was done as JSON]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \

@@ -52,6 +52,9 @@ _dirtymap() {
             dirtymap,resize)
                 cmd="dirtymap__subcmd__resize"
                 ;;
+            dirtymap,rotate)
+                cmd="dirtymap__subcmd__rotate"
+                ;;
             dirtymap,set)
                 cmd="dirtymap__subcmd__set"
                 ;;
@@ -80,7 +83,7 @@ _dirtymap() {
 
     case "${cmd}" in
         dirtymap)
-            opts="-q -h -V --quiet --help --version create show stat check set clear or and sub xor invert grow resize shift convert fetch digest diff size"
+            opts="-n -v -q -h -V --dry-run --verbose --quiet --help --version create show stat check set clear rotate or and sub xor invert grow resize shift convert fetch digest diff size"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -94,7 +97,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__and)
-            opts="-o -q -h --block --force --output --replace --quiet --help"
+            opts="-o -n -v -q -h --block --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -124,7 +127,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__check)
-            opts="-q -h --quiet --help"
+            opts="-n -v -q -h --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -138,7 +141,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__clear)
-            opts="-q -h --force --quiet --help"
+            opts="-n -v -q -h --force --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -156,7 +159,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__convert)
-            opts="-q -h --from --to --size --like --block --unit --volume --statuses --since --replace --quiet --help"
+            opts="-n -v -q -h --from --to --size --like --block --unit --volume --statuses --since --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -206,7 +209,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__create)
-            opts="-q -h --size --like --block --volume --all --replace --quiet --help"
+            opts="-n -v -q -h --size --like --block --volume --all --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -236,7 +239,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__diff)
-            opts="-o -q -h --block --progress --force --output --replace --quiet --help"
+            opts="-o -n -v -q -h --block --progress --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -270,7 +273,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__digest)
-            opts="-o -q -h --block --volume --progress --output --replace --quiet --help"
+            opts="-o -n -v -q -h --block --volume --progress --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -304,7 +307,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__fetch)
-            opts="-o -q -h --context --block --volume --output --replace --quiet --help"
+            opts="-o -n -v -q -h --context --block --volume --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -338,7 +341,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__grow)
-            opts="-o -q -h --output --replace --block --quiet --help"
+            opts="-o -n -v -q -h --output --replace --block --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -364,7 +367,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__invert)
-            opts="-o -q -h --output --replace --quiet --help"
+            opts="-o -n -v -q -h --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -386,7 +389,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__or)
-            opts="-o -q -h --block --force --output --replace --quiet --help"
+            opts="-o -n -v -q -h --block --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -416,7 +419,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__resize)
-            opts="-o -q -h --output --replace --force --quiet --help"
+            opts="-o -n -v -q -h --output --replace --force --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -441,8 +444,22 @@ _dirtymap() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        dirtymap__subcmd__rotate)
+            opts="-n -v -q -h --replace --dry-run --verbose --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         dirtymap__subcmd__set)
-            opts="-q -h --force --quiet --help"
+            opts="-n -v -q -h --force --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -460,7 +477,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__shift)
-            opts="-o -q -h --output --replace --size --force --quiet --help"
+            opts="-o -n -v -q -h --output --replace --size --force --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -490,7 +507,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__show)
-            opts="-q -h --json --list --bitmap --range --quiet --help"
+            opts="-n -v -q -h --json --list --bitmap --range --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -508,7 +525,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__size)
-            opts="-q -h --size --like --block --json --quiet --help"
+            opts="-n -v -q -h --size --like --block --json --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -534,7 +551,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__stat)
-            opts="-q -h --json --quiet --help"
+            opts="-n -v -q -h --json --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -548,7 +565,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__sub)
-            opts="-o -q -h --block --force --output --replace --quiet --help"
+            opts="-o -n -v -q -h --block --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -578,7 +595,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__xor)
-            opts="-o -q -h --block --force --output --replace --quiet --help"
+            opts="-o -n -v -q -h --block --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

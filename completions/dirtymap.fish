@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_dirtymap_global_optspecs
-    string join \n q/quiet h/help V/version
+    string join \n n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_dirtymap_needs_command
@@ -24,6 +24,8 @@ function __fish_dirtymap_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c dirtymap -n "__fish_dirtymap_needs_command" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_needs_command" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -s V -l version -d 'Print version'
@@ -33,6 +35,7 @@ complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "stat" -d 'One lin
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "check" -d 'Whether anything is dirty: 0 clean, 1 dirty'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "set" -d 'Make every block dirty that a range touches'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "clear" -d 'Make every block clean that lies in a range as a whole'
+complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "rotate" -d 'Close the marks of a tracker into a map of their own, while mirrord writes'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "or" -d 'What is dirty in any of the maps'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "and" -d 'What is dirty in all of the maps'
 complete -c dirtymap -n "__fish_dirtymap_needs_command" -f -a "sub" -d 'What is dirty in the first map and in no other'
@@ -52,17 +55,25 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -l block -d 'A
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -l volume -d 'Of which volume it is: 32 hexadecimal digits [default: none]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -l all -d 'Every block is dirty'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -l replace -d 'Replace MAP if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand create" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -l range -d 'Only what is dirty in this range' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -l json -d 'Print a JSON document, dirtymap-extents/1'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -l list -d 'Print OFFSET LENGTH, a line for each run'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -l bitmap -d 'Print a character for each block'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand show" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand stat" -l json -d 'Print a JSON document a line for each, dirtymap-stat/1'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand stat" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand stat" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand stat" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand stat" -s h -l help -d 'Print help'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand check" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand check" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand check" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand check" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand set" -l force -d 'Override a refusal: volume, generation, size, cut, leg; several with commas' -r -f -a "volume\t'Maps of different volumes'
@@ -70,6 +81,8 @@ generation\t'Maps relative to different generations'
 size\t'Maps of different sizes'
 cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand set" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand set" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand set" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand set" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand clear" -l force -d 'Override a refusal: volume, generation, size, cut, leg; several with commas' -r -f -a "volume\t'Maps of different volumes'
@@ -77,8 +90,15 @@ generation\t'Maps relative to different generations'
 size\t'Maps of different sizes'
 cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand clear" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand clear" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand clear" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand clear" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand rotate" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand rotate" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand rotate" -s v -l verbose -d 'Say what was done'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand rotate" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand rotate" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -l block -d 'Blocks of the result [default: the largest of the maps]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -l force -d 'Override a refusal: volume, generation, size, cut, leg; several with commas' -r -f -a "volume\t'Maps of different volumes'
 generation\t'Maps relative to different generations'
@@ -87,6 +107,8 @@ cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand or" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -l block -d 'Blocks of the result [default: the largest of the maps]' -r
@@ -97,6 +119,8 @@ cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand and" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -l block -d 'Blocks of the result [default: the largest of the maps]' -r
@@ -107,6 +131,8 @@ cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand sub" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -l block -d 'Blocks of the result [default: the largest of the maps]' -r
@@ -117,15 +143,21 @@ cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand xor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand invert" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand invert" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand invert" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand invert" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand invert" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand invert" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -l block -d 'Bytes of the new blocks' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand grow" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand resize" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
@@ -135,6 +167,8 @@ size\t'Maps of different sizes'
 cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand resize" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand resize" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand resize" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand resize" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand resize" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand shift" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
@@ -145,6 +179,8 @@ size\t'Maps of different sizes'
 cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand shift" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand shift" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand shift" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand shift" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand shift" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -l from -d 'Format of IN' -r -f -a "map\t''
@@ -181,6 +217,8 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -l volume -d 
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -l statuses -d 'Statuses of ddrescue that are dirty [default: ?*/-]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -l since -d 'Of an era dump, blocks are dirty that were written in this era or later' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l context -d 'Which metadata context [default: base:allocation]' -r
@@ -188,6 +226,8 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l block -d 'A 
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l volume -d 'Of which volume the map is: 32 hexadecimal digits [default: none]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l block -d 'A digest is of so many bytes [default: 64K]' -r
@@ -195,6 +235,8 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l volume -d '
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l block -d 'Blocks of the map [default: those of a manifest, or 64K]' -r
@@ -206,11 +248,15 @@ cut\t'Dirty blocks would be cut off'
 leg\t'Marks are taken out of the map of a leg'"
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s o -l output -d 'Where the result goes [default: standard output]' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l replace -d 'Replace OUT if it exists'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l size -d 'Size of the volume' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l like -d 'As large as this device' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l block -d 'Only in blocks of this size' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -l json -d 'Print a JSON document, dirtymap-size/1'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -s n -l dry-run -d 'Check everything, print what would be done, change nothing'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand size" -s h -l help -d 'Print help'

@@ -15,6 +15,10 @@ _dirtymap() {
 
     local context curcontext="$curcontext" state line
     _arguments "${_arguments_options[@]}" : \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -38,6 +42,10 @@ _arguments "${_arguments_options[@]}" : \
 '--volume=[Of which volume it is\: 32 hexadecimal digits \[default\: none\]]:ID:_default' \
 '--all[Every block is dirty]' \
 '--replace[Replace MAP if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -51,6 +59,10 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print a JSON document, dirtymap-extents/1]' \
 '--list[Print OFFSET LENGTH, a line for each run]' \
 '--bitmap[Print a character for each block]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -61,6 +73,10 @@ _arguments "${_arguments_options[@]}" : \
 (stat)
 _arguments "${_arguments_options[@]}" : \
 '--json[Print a JSON document a line for each, dirtymap-stat/1]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -70,6 +86,10 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (check)
 _arguments "${_arguments_options[@]}" : \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -84,6 +104,10 @@ generation\:"Maps relative to different generations"
 size\:"Maps of different sizes"
 cut\:"Dirty blocks would be cut off"
 leg\:"Marks are taken out of the map of a leg"))' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -99,12 +123,31 @@ generation\:"Maps relative to different generations"
 size\:"Maps of different sizes"
 cut\:"Dirty blocks would be cut off"
 leg\:"Marks are taken out of the map of a leg"))' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 ':map -- The map; - reads standard input and writes standard output:_default' \
 '*::ranges -- OFFSET+LENGTH or OFFSET..END:_default' \
+&& ret=0
+;;
+(rotate)
+_arguments "${_arguments_options[@]}" : \
+'--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':from -- VOLUME\:TRACKER of a running mirrord:_default' \
+':output -- The new map:_files' \
 && ret=0
 ;;
 (or)
@@ -118,6 +161,10 @@ leg\:"Marks are taken out of the map of a leg"))' \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -136,6 +183,10 @@ leg\:"Marks are taken out of the map of a leg"))' \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -154,6 +205,10 @@ leg\:"Marks are taken out of the map of a leg"))' \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -172,6 +227,10 @@ leg\:"Marks are taken out of the map of a leg"))' \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -184,6 +243,10 @@ _arguments "${_arguments_options[@]}" : \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -197,6 +260,10 @@ _arguments "${_arguments_options[@]}" : \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--block=[Bytes of the new blocks]:SIZE:_default' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -214,6 +281,10 @@ size\:"Maps of different sizes"
 cut\:"Dirty blocks would be cut off"
 leg\:"Marks are taken out of the map of a leg"))' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -233,6 +304,10 @@ size\:"Maps of different sizes"
 cut\:"Dirty blocks would be cut off"
 leg\:"Marks are taken out of the map of a leg"))' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -253,6 +328,10 @@ _arguments "${_arguments_options[@]}" : \
 '--statuses=[Statuses of ddrescue that are dirty \[default\: ?*/-\]]:STATUSES:_default' \
 '--since=[Of an era dump, blocks are dirty that were written in this era or later]:ERA:_default' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -269,6 +348,10 @@ _arguments "${_arguments_options[@]}" : \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -284,6 +367,10 @@ _arguments "${_arguments_options[@]}" : \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -303,6 +390,10 @@ leg\:"Marks are taken out of the map of a leg"))' \
 '-o+[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--output=[Where the result goes \[default\: standard output\]]:OUT:_files' \
 '--replace[Replace OUT if it exists]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -317,6 +408,10 @@ _arguments "${_arguments_options[@]}" : \
 '--like=[As large as this device]:DEVICE:_default' \
 '--block=[Only in blocks of this size]:SIZE:_default' \
 '--json[Print a JSON document, dirtymap-size/1]' \
+'-n[Check everything, print what would be done, change nothing]' \
+'--dry-run[Check everything, print what would be done, change nothing]' \
+'(-q --quiet)*-v[Say what was done]' \
+'(-q --quiet)*--verbose[Say what was done]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
@@ -337,6 +432,7 @@ _dirtymap_commands() {
 'check:Whether anything is dirty\: 0 clean, 1 dirty' \
 'set:Make every block dirty that a range touches' \
 'clear:Make every block clean that lies in a range as a whole' \
+'rotate:Close the marks of a tracker into a map of their own, while mirrord writes' \
 'or:What is dirty in any of the maps' \
 'and:What is dirty in all of the maps' \
 'sub:What is dirty in the first map and in no other' \
@@ -412,6 +508,11 @@ _dirtymap__subcmd__or_commands() {
 _dirtymap__subcmd__resize_commands() {
     local commands; commands=()
     _describe -t commands 'dirtymap resize commands' commands "$@"
+}
+(( $+functions[_dirtymap__subcmd__rotate_commands] )) ||
+_dirtymap__subcmd__rotate_commands() {
+    local commands; commands=()
+    _describe -t commands 'dirtymap rotate commands' commands "$@"
 }
 (( $+functions[_dirtymap__subcmd__set_commands] )) ||
 _dirtymap__subcmd__set_commands() {

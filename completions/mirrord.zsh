@@ -146,7 +146,28 @@ _arguments "${_arguments_options[@]}" : \
         (( CURRENT += 1 ))
         curcontext="${curcontext%:*:*}:mirrord-leg-command-$line[1]:"
         case $line[1] in
-            (detach)
+            (add)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- The new leg:_default' \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+'--force=[Override what the refusal named\: last-copy (only while nobody serves the volume)]:WHAT:((last-copy\:"The last good copy"))' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
+(detach)
 _arguments "${_arguments_options[@]}" : \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
@@ -176,6 +197,38 @@ _arguments "${_arguments_options[@]}" : \
 ':leg -- Which leg:_default' \
 && ret=0
 ;;
+(replace)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':old -- The leg that leaves; at once where it has failed:_default' \
+':new -- The leg that comes:_default' \
+&& ret=0
+;;
+(set)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+'*::settings -- device=, read=, timeout=, retries=, rate=:_default' \
+&& ret=0
+;;
+(reset)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':leg -- Which leg:_default' \
+&& ret=0
+;;
         esac
     ;;
 esac
@@ -190,6 +243,77 @@ _arguments "${_arguments_options[@]}" : \
 ':name -- Which volume:_default' \
 '::leg -- Which leg; without it all that miss something:_default' \
 && ret=0
+;;
+(pause)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all legs:_default' \
+&& ret=0
+;;
+(resume)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Which leg; without it all legs:_default' \
+&& ret=0
+;;
+(tracker)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_mirrord__subcmd__tracker_commands" \
+"*::: :->tracker" \
+&& ret=0
+
+    case $state in
+    (tracker)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:mirrord-tracker-command-$line[1]:"
+        case $line[1] in
+            (add)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':tracker -- Which tracker:_default' \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+':tracker -- Which tracker:_default' \
+&& ret=0
+;;
+(ls)
+_arguments "${_arguments_options[@]}" : \
+'--json[A JSON document a line, mirrord-tracker/1]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::tracker -- Only this one:_default' \
+&& ret=0
+;;
+        esac
+    ;;
+esac
 ;;
 (check-config)
 _arguments "${_arguments_options[@]}" : \
@@ -214,8 +338,11 @@ _mirrord_commands() {
 'check:Say as a monitoring plugin does how a volume is\: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN' \
 'wait:Wait until a volume is in a state; ends with 7 when the time is over' \
 'events:Print what happens, one line for each event' \
-'leg:Take a leg out of its volume, or back' \
+'leg:Add, remove, replace, change legs; take one out, or back' \
 'resync:Copy what is missing to a leg, or to all that miss something' \
+'pause:Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends' \
+'resume:Let copies go on' \
+'tracker:Trackers\: what changed since a moment, for backups and further copies' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
     )
     _describe -t commands 'mirrord commands' commands "$@"
@@ -243,11 +370,21 @@ _mirrord__subcmd__events_commands() {
 (( $+functions[_mirrord__subcmd__leg_commands] )) ||
 _mirrord__subcmd__leg_commands() {
     local commands; commands=(
+'add:Add a leg\: everything is missing there, and is copied while the volume goes on' \
+'remove:Make a leg a member no more; its device is not touched' \
 'detach:Take a leg out until it is attached; its map collects what it misses' \
 'attach:Take a leg back; what it missed is copied' \
 'fail:Declare a leg failed, without waiting for its deadline' \
+'replace:Put a new leg in the place of an old one, which leaves when the new one is up to date' \
+'set:Change settings of a leg' \
+'reset:Forget what a leg holds, and its failures\: everything is copied to it' \
     )
     _describe -t commands 'mirrord leg commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__add_commands] )) ||
+_mirrord__subcmd__leg__subcmd__add_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg add commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__leg__subcmd__attach_commands] )) ||
 _mirrord__subcmd__leg__subcmd__attach_commands() {
@@ -264,6 +401,36 @@ _mirrord__subcmd__leg__subcmd__fail_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord leg fail commands' commands "$@"
 }
+(( $+functions[_mirrord__subcmd__leg__subcmd__remove_commands] )) ||
+_mirrord__subcmd__leg__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg remove commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__replace_commands] )) ||
+_mirrord__subcmd__leg__subcmd__replace_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg replace commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__reset_commands] )) ||
+_mirrord__subcmd__leg__subcmd__reset_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg reset commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__leg__subcmd__set_commands] )) ||
+_mirrord__subcmd__leg__subcmd__set_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord leg set commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__pause_commands] )) ||
+_mirrord__subcmd__pause_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord pause commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__resume_commands] )) ||
+_mirrord__subcmd__resume_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord resume commands' commands "$@"
+}
 (( $+functions[_mirrord__subcmd__resync_commands] )) ||
 _mirrord__subcmd__resync_commands() {
     local commands; commands=()
@@ -278,6 +445,30 @@ _mirrord__subcmd__serve_commands() {
 _mirrord__subcmd__status_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord status commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker_commands] )) ||
+_mirrord__subcmd__tracker_commands() {
+    local commands; commands=(
+'add:From now on it marks what changes' \
+'remove:Forget it' \
+'ls:What each holds, a line for each' \
+    )
+    _describe -t commands 'mirrord tracker commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker__subcmd__add_commands] )) ||
+_mirrord__subcmd__tracker__subcmd__add_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord tracker add commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker__subcmd__ls_commands] )) ||
+_mirrord__subcmd__tracker__subcmd__ls_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord tracker ls commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__tracker__subcmd__remove_commands] )) ||
+_mirrord__subcmd__tracker__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord tracker remove commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__wait_commands] )) ||
 _mirrord__subcmd__wait_commands() {

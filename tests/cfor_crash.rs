@@ -86,7 +86,7 @@ fn a_process_that_kills_itself_at_a_step() {
     let mut word = || words.next().expect("a word").to_owned();
     let (step, mut left): (usize, u32) = (word().parse().expect("step"), word().parse().expect("nth"));
     let (root, log, dump) = (word().into(), word().into(), word());
-    let options = ApplyOptions { root, log, privileged: true, barrier: None };
+    let options = ApplyOptions { privileged: true, ..ApplyOptions::new(root, log) };
     let mut file = std::fs::File::open(dump).expect("dump");
     let done = apply(&options, Some(("the dump", &mut file)), &mut |at| {
         if at == Step::ALL[step] {

@@ -233,6 +233,7 @@ fn meta(kind: Kind, link: &str) -> Box<Meta> {
         uid: 0,
         gid: 0,
         mtime: Time { seconds: 1, nanos: 0 },
+        atime: Time::default(),
         size: if kind == Kind::File { 4 } else { 0 },
         device: (0, 0),
         flags: 0,

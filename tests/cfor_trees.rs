@@ -25,16 +25,14 @@ impl Pair {
         for name in ["a", "b"] {
             std::fs::create_dir(disk.path(name)).expect("mkdir");
         }
-        let source = DumpOptions {
-            root: disk.path("a"),
-            log: disk.beside("source"),
-            standby: "far".parse().expect("name"),
-            full: false,
-            privileged: false,
-            barrier: None,
-        };
-        let (root, log) = (disk.path("b"), disk.beside("standby"));
-        Self { source, standby: ApplyOptions { root, log, privileged: true, barrier: None } }
+        Self::at(disk.path("a"), disk.beside("source"), disk.path("b"), disk.beside("standby"))
+    }
+
+    /// These trees, and where both sides remember their rounds.
+    pub fn at(a: PathBuf, source: PathBuf, b: PathBuf, standby: PathBuf) -> Self {
+        let far = "far".parse().expect("name");
+        let standby = ApplyOptions { privileged: true, ..ApplyOptions::new(b, standby) };
+        Self { source: DumpOptions::new(a, source, far), standby }
     }
 
     /// The bytes of the next dump.
@@ -105,22 +103,12 @@ fn histories(kind: &str, seed: u64, runs: u64) {
             let name = |leaf: &str| format!("{history}.{leaf}");
             std::fs::create_dir(disk.path(&name("a"))).expect("mkdir");
             std::fs::create_dir(disk.path(&name("b"))).expect("mkdir");
-            let inner = Pair {
-                source: DumpOptions {
-                    root: disk.path(&name("a")),
-                    log: disk.beside(&name("source")),
-                    standby: "far".parse().expect("name"),
-                    full: false,
-                    privileged: false,
-                    barrier: None,
-                },
-                standby: ApplyOptions {
-                    root: disk.path(&name("b")),
-                    log: disk.beside(&name("standby")),
-                    privileged: true,
-                    barrier: None,
-                },
-            };
+            let inner = Pair::at(
+                disk.path(&name("a")),
+                disk.beside(&name("source")),
+                disk.path(&name("b")),
+                disk.beside(&name("standby")),
+            );
             for round in 0..ROUNDS {
                 mutate(&inner.source.root, &mut random, if round == 0 { 60 } else { 25 });
                 let what = format!("{kind}, seed {seed}, history {history}, round {round}");

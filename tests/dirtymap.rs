@@ -227,7 +227,7 @@ fn done_a_map_in_use_is_left_alone_and_read_through_its_daemon() {
         fails(&dir, args, 75, "another process holds it");
     }
     fails(&dir, &["set", "vol:leg/b", "0+1"], 75, "owns it");
-    fails(&dir, &["show", "vol:leg/c"], 2, "its legs are a, b");
+    fails(&dir, &["show", "vol:leg/c"], 2, "the legs are a, b");
     assert_eq!(says(&dir, &["check", "vol:leg/b"]), "vol:leg/b: clean\n");
     volume.mirrord(&["leg", "detach", "vol", "b"]).expect(0);
     let uri: mirror::nbd::uri::NbdUri = volume.uri().parse().expect("uri");

@@ -31,6 +31,10 @@ package_of() {
         systemd-analyze | systemd-socket-activate) echo systemd ;;
         promtool) echo prometheus ;;
         losetup) echo util-linux ;;
+        sshd) echo openssh-server ;;
+        ssh | ssh-keygen | ssh-agent | ssh-add) echo openssh-client ;;
+        # What libssh2 is built with; asked for by the name that pkg-config knows.
+        openssl.pc) echo libssl-dev ;;
         *) echo "$1" ;;
     esac
 }
@@ -39,6 +43,7 @@ package_of() {
 has() {
     case $1 in
         python3-libnbd) /usr/bin/python3 -c 'import nbd' 2>/dev/null ;;
+        *.pc) pkg-config --exists "${1%.pc}" 2>/dev/null ;;
         *) command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ] ;;
     esac
 }

@@ -15,6 +15,21 @@ fn done_the_quickstart_ends_with_equal_images_and_a_clean_fsck() {
 }
 
 #[test]
+fn the_example_of_a_tree_and_its_standby_ends_identical() {
+    if !need(&["cargo", "rsync"]) {
+        return;
+    }
+    let limit = Duration::from_secs(20 * 60);
+    let out = Tool::new("sh").args(&["examples/tree-standby.sh"]).dir(root()).limit(limit).run().expect(0);
+    assert!(out.stderr.contains("identical"), "{}", out.stderr);
+    assert!(
+        out.stdout.contains("rename lib -> library") || out.stdout.contains("name library"),
+        "{}",
+        out.stdout
+    );
+}
+
+#[test]
 fn the_session_of_the_readme_works_as_it_stands() {
     if !need(&["nbdkit", "nbdcopy"]) {
         return;

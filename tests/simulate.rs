@@ -18,6 +18,8 @@ mod client;
 mod driver;
 #[path = "simulate/leg.rs"]
 mod leg;
+#[path = "simulate/members.rs"]
+mod members;
 #[path = "simulate/plan.rs"]
 mod plan;
 #[path = "simulate/profile.rs"]
@@ -34,6 +36,8 @@ mod settle;
 mod state;
 #[path = "simulate/storage.rs"]
 mod storage;
+#[path = "simulate/tracker.rs"]
+mod tracker;
 #[path = "simulate/trouble.rs"]
 mod trouble;
 #[path = "simulate/world.rs"]

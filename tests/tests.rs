@@ -2,8 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod cfor_crash; // a standby whose apply is killed at every step
+mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
+mod cfor_power; // the power fails at every sync of an apply
 mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
@@ -20,5 +23,7 @@ mod monitor; // how others watch a volume: check, metrics, commands for events, 
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
 mod reload; // the configuration read again while the volume is served; what systemd hears
+mod soak; // long runs under load, of which CI makes a short one each
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod tidy; // floors, sizes, banned words
+mod trackers; // what changed since a moment: kept, shown, rotated under load and under kills

@@ -18,7 +18,7 @@
 //! | 5 | [`cli`]: exit status, wording, progress |
 //! | 4 | [`volume`]: the deterministic core ([`volume::core`]) and the driver around it; [`sync`]; [`capture`] |
 //! | 3 | [`leg`], [`config`]: one side of a mirror; settings |
-//! | 2 | [`nbd`], [`map`], [`delta`], [`generation`], [`fslog`], [`control`], [`transport`]: one format or protocol each |
+//! | 2 | [`nbd`], [`map`], [`delta`], [`generation`], [`fslog`], [`control`], [`remote`], [`transport`]: one format or protocol each |
 //! | 1 | [`device`]: things with bytes |
 //! | 0 | [`base`]: words, units, limits, errors |
 //!
@@ -77,6 +77,9 @@ pub mod map;
 /// Floor 2: the NBD protocol, server and client, bytes in and bytes out.
 pub mod nbd;
 
+/// Floor 2: what the far end of a copy speaks: blocks, digests, trees.
+pub mod remote;
+
 /// Floor 2: a channel of bytes to the other side: TCP and Unix sockets.
 pub mod transport;
 
@@ -86,7 +89,7 @@ pub mod config;
 /// Floor 3: one copy of a volume: the LEG grammar, the words for its states.
 pub mod leg;
 
-/// Floor 4: what differs between two devices, read on all cores.
+/// Floor 4: what differs between two devices, read on all cores, and copying it.
 pub mod sync;
 
 /// Floor 4: changes of a tree of files: seen, dumped, applied on a standby.

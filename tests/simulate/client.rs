@@ -201,6 +201,7 @@ impl World<'_> {
                 let known = self.registers[at].describe();
                 return Err(self.violation("6 no old reads", format!("cell {at}: {text}; known: {known}")));
             }
+            self.check_tracker_read(at, value)?;
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ impl World<'_> {
                 }
             }
             Action::Clear { leg, blocks } => self.clear(*leg, blocks.clone()),
+            Action::TrackerMark { blocks, .. } => self.tracker_mark(blocks.clone()),
+            Action::TrackerTidy { .. } => self.tracker_tidy(),
             Action::Read { leg, io, range } | Action::Extents { leg, io, range } => {
                 if matches!(action, Action::Extents { .. }) && !self.legs[*leg].plan.caps.extents {
                     return Err(self.violation("api", format!("leg {leg} cannot be asked for extents")));
@@ -35,6 +37,9 @@ impl World<'_> {
                 let client = matches!(source, Source::Client(_));
                 let from = Self::cells(*range).0;
                 self.check_write(*leg, from, &values, client)?;
+                if client {
+                    self.check_tracker_write(from, values.len())?;
+                }
                 self.send(*leg, session, *io, what, from, values);
                 self.spring(if client { Moment::Write } else { Moment::Copy });
             }
@@ -50,6 +55,7 @@ impl World<'_> {
                 }
                 let what = What::Write { fua: self.through(*leg, *fua)?, fast: *fast };
                 self.check_write(*leg, from, &values, true)?;
+                self.check_tracker_write(from, count)?;
                 self.send(*leg, session, *io, what, from, values);
                 self.spring(Moment::Write);
             }
@@ -74,11 +80,13 @@ impl World<'_> {
                     self.end_session(*leg, Session::None);
                 }
             }
-            Action::Answer { id, .. } => {
+            Action::Answer { id, result } => {
+                self.removed(*id, result.is_ok());
                 let Some(at) = self.commands.0.iter().position(|c| c == id) else {
                     return Err(self.violation("one answer", format!("command {id} is not open")));
                 };
                 self.commands.0.swap_remove(at);
+                self.taken(*id, result.is_ok());
             }
             Action::Note { leg, note: Note::Elected } => self.elected = *leg,
             Action::Note { note: Note::Serving, .. } => self.served = true,
@@ -182,7 +190,8 @@ impl World<'_> {
                 }
             }
         }
-        self.pending = Some(Pending { seq, legs: legs.to_vec(), mint, executed: false });
+        self.pending =
+            Some(Pending { seq, legs: legs.to_vec(), mint, members: self.members.clone(), executed: false });
         let slow = if self.random.chance(100) { 60 } else { 8 };
         let when = self.now + self.random.below(slow);
         self.at(when, Entry::PersistExecute(seq, self.incarnation));
@@ -210,14 +219,18 @@ impl World<'_> {
         pending.executed = true;
         let disk = &mut self.disk;
         for (ix, new) in pending.legs.iter().enumerate() {
+            // The state of a leg that is no member (any more) is not written.
+            if new.gone || disk.legs[ix].gone || pending.members[ix] != self.members[ix] {
+                continue;
+            }
             if new.in_sync {
                 disk.left_at[ix] = None;
             } else if disk.legs[ix].in_sync {
                 disk.left_at[ix] = Some(disk.generation);
             }
+            disk.legs[ix] = *new;
         }
         disk.generation += u64::from(pending.mint);
-        disk.legs.clone_from(&pending.legs);
         let count = self.legs_in_sync();
         for asked in self.clients.asked.iter_mut().filter(|a| !a.over && a.since != 0) {
             asked.most_in_sync = asked.most_in_sync.max(count);

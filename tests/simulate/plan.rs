@@ -23,6 +23,8 @@ pub struct LegPlan {
     pub timeout_ms: u64,
     /// Attempts.
     pub retries: u32,
+    /// Ceiling of resyncs, bytes a second.
+    pub rate: Option<u64>,
     /// Whether it begins in sync; otherwise everything is missing there.
     pub in_sync: bool,
     /// Usual latency.
@@ -140,6 +142,21 @@ pub enum Trouble {
         /// How many.
         count: u64,
     },
+    /// An administrator removes a leg.
+    Remove {
+        /// Which leg.
+        leg: usize,
+    },
+    /// An administrator adds a leg where one was removed.
+    Add {
+        /// Which leg.
+        leg: usize,
+    },
+    /// Somebody takes the marks of the tracker.
+    Rotate {
+        /// Until they are confirmed or given back.
+        wait_ms: u64,
+    },
     /// An administrator's command.
     Admin(Command),
     /// The next time this happens, that follows within milliseconds.
@@ -203,6 +220,12 @@ impl Plan {
             let when = random.below(at + 1);
             things.push((when, Thing::Trouble(profile.trouble(random, &setup))));
         }
+        // From chance of their own: what else happens does not depend on them.
+        let mut own = Random::new(seed ^ 0x07A7);
+        for _ in 0..own.between(profile.rotations.0, profile.rotations.1) {
+            let wait_ms = if own.chance(600) { own.below(20) } else { own.below(400) };
+            things.push((own.below(at + 1), Thing::Trouble(Trouble::Rotate { wait_ms })));
+        }
         things.sort_by_key(|t| t.0);
         Self { seed, setup, things }
     }
@@ -220,6 +243,7 @@ fn setup(random: &mut Random, profile: &Profile) -> Setup {
                 caps: Caps { flush: true, fua: random.chance(500), fast_zero, extents: random.chance(700) },
                 timeout_ms: random.between(150, 1500),
                 retries: random.below(4) as u32,
+                rate: random.chance(100).then(|| random.between(20, 400) << 10),
                 in_sync: ix == 0 || !random.chance(profile.late_leg),
                 latency_ms: if remote { random.between(1, 16) } else { random.between(1, 4) },
             }

@@ -36,8 +36,10 @@ pub struct Profile {
     pub errors: [u64; 3],
     /// Weights: slow, persist fails, strays.
     pub nuisances: [u64; 3],
-    /// Weights: detach, attach, fail, resync.
-    pub admin: [u64; 4],
+    /// Weights: detach, attach, fail, resync, pause, resume, remove, add, reset.
+    pub admin: [u64; 9],
+    /// Rotations of the tracker, from and to.
+    pub rotations: (u64, u64),
     /// Longest time a leg is away.
     pub away_ms: u64,
 }
@@ -59,7 +61,8 @@ impl Default for Profile {
             restart_meanwhile: 300,
             errors: [4, 8, 8],
             nuisances: [5, 3, 2],
-            admin: [3, 3, 2, 4],
+            admin: [3, 3, 2, 4, 1, 1, 2, 3, 1],
+            rotations: (2, 10),
             away_ms: 1200,
         }
     }
@@ -80,6 +83,11 @@ enum Draw {
     Attach,
     Fail,
     Resync,
+    Pause,
+    Resume,
+    Remove,
+    Add,
+    Reset,
 }
 
 impl Profile {
@@ -118,6 +126,19 @@ impl Profile {
                 troubles: (5, 12),
                 ..base
             },
+            // Losses of the last leg's cache, and deaths of the process, between rotations.
+            Rule::TrackerReverts | Rule::TrackerElection => Self {
+                legs: (2, 3),
+                remote: 700,
+                crashes: [30, 6, 0, 20, 6],
+                restart_meanwhile: 600,
+                errors: [0, 2, 20],
+                ambush: 500,
+                troubles: (5, 12),
+                rotations: (10, 30),
+                ..base
+            },
+            Rule::TrackerFirst | Rule::TrackerInFlight => Self { rotations: (10, 30), ..base },
             _ => base,
         }
     }
@@ -158,6 +179,11 @@ impl Profile {
             (self.admin[1], Draw::Attach),
             (self.admin[2], Draw::Fail),
             (self.admin[3], Draw::Resync),
+            (self.admin[4], Draw::Pause),
+            (self.admin[5], Draw::Resume),
+            (self.admin[6], Draw::Remove),
+            (self.admin[7], Draw::Add),
+            (self.admin[8], Draw::Reset),
         ]);
         let away_ms = if random.chance(500) { random.below(60) } else { random.below(self.away_ms) };
         let for_ms = random.between(20, 800);
@@ -182,6 +208,11 @@ impl Profile {
             Draw::BadPersist => Trouble::BadPersist { for_ms },
             Draw::Strays => Trouble::Strays { leg, count: random.between(1, 24) },
             Draw::Detach => Trouble::Admin(Command::Detach(leg)),
+            Draw::Pause => Trouble::Admin(Command::Pause(Some(leg))),
+            Draw::Resume => Trouble::Admin(Command::Resume(Some(leg))),
+            Draw::Remove => Trouble::Remove { leg },
+            Draw::Add => Trouble::Add { leg },
+            Draw::Reset => Trouble::Admin(Command::Reset(leg)),
             Draw::Attach => Trouble::Admin(Command::Attach(leg)),
             Draw::Fail => Trouble::Admin(Command::Fail(leg)),
             Draw::Resync => Trouble::Admin(Command::Resync {

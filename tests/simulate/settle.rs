@@ -57,6 +57,9 @@ impl World<'_> {
     fn heal(&mut self) {
         self.ambushes.clear();
         self.bad_persist_until = 0;
+        if self.core.is_some() {
+            self.command(Command::Resume(None));
+        }
         for leg in &mut self.legs {
             leg.away_until = 0;
             leg.slow = (0, 1);
@@ -70,7 +73,7 @@ impl World<'_> {
         let quiet = status.serving
             && !status.suspended
             && status.in_flight == 0
-            && status.legs.iter().all(|l| {
+            && status.legs.iter().filter(|l| l.state != LegState::Gone).all(|l| {
                 l.state == LegState::UpToDate
                     && l.connected
                     && l.missing_bytes + l.held_bytes + l.rewrite_bytes == 0
@@ -84,6 +87,7 @@ impl World<'_> {
             self.phase_at.1 += 1;
             for (leg, status) in status.legs.iter().enumerate() {
                 match status.state {
+                    LegState::Gone => {}
                     LegState::Failed | LegState::Detached => self.command(Command::Attach(leg)),
                     _ if !status.connected => self.command(Command::Resync { leg: Some(leg), full: false }),
                     _ => {}
@@ -129,7 +133,8 @@ impl World<'_> {
     /// The process has ended in order, and nothing was wrong any more.
     pub fn finish(&mut self) -> Check {
         self.phase = Phase::Over;
-        for leg in 0..self.legs.len() {
+        let members: Vec<usize> = (0..self.legs.len()).filter(|leg| !self.is_gone(*leg)).collect();
+        for &leg in &members {
             if !self.maps[leg].clean {
                 return Err(self.violation("a way out", format!("leg {leg} was not closed cleanly")));
             }
@@ -142,9 +147,10 @@ impl World<'_> {
             }
             for at in 0..self.registers.len() {
                 let value = self.legs[leg].storage.cells[at].stable;
-                let other = self.legs[0].storage.cells[at].stable;
+                let other = self.legs[members[0]].storage.cells[at].stable;
                 if value != other {
-                    let text = format!("cell {at}: leg {leg} ends with {value}, leg 0 with {other}");
+                    let text =
+                        format!("cell {at}: leg {leg} ends with {value}, leg {} with {other}", members[0]);
                     return Err(self.violation("5 one order", text));
                 }
                 let register = &self.registers[at];

@@ -35,6 +35,8 @@ pub enum Entry {
     PersistExecute(u64, u32),
     /// The process hears of it.
     PersistDone(u64, u32, bool),
+    /// What was taken from the tracker is confirmed, or given back, by this process.
+    Confirm(u32),
     /// The process starts.
     Start,
     /// A clear that came late takes effect.
@@ -65,7 +67,7 @@ pub struct MapFile {
 /// The records of the legs, one state that is replaced as a whole.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// By leg.
+    /// By leg; `gone` where `volume.toml` names none.
     pub legs: Vec<LegRecord>,
     /// Counts the generations that were minted.
     pub generation: u64,
@@ -82,6 +84,8 @@ pub struct Pending {
     pub legs: Vec<LegRecord>,
     /// A new generation.
     pub mint: bool,
+    /// By leg: which of the legs of this number it is about.
+    pub members: Vec<u32>,
     /// Whether the disk was reached.
     pub executed: bool,
 }

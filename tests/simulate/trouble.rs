@@ -41,11 +41,14 @@ impl World<'_> {
             Trouble::Slow { leg, by, for_ms } => self.legs[*leg].slow = (self.now + for_ms, *by),
             Trouble::BadPersist { for_ms } => self.bad_persist_until = self.now + for_ms,
             Trouble::Strays { leg, count } => self.strays(*leg, *count),
+            Trouble::Rotate { wait_ms } => self.rotate(*wait_ms),
             Trouble::Admin(command) => {
                 if self.core.is_some() && self.stopping.is_none() {
                     self.command(*command);
                 }
             }
+            Trouble::Remove { leg } => self.remove_leg(*leg),
+            Trouble::Add { leg } => self.add_leg(*leg),
             Trouble::Ambush { moment, after_ms, then } => {
                 self.ambushes.push((*moment, *after_ms, (**then).clone()));
             }
@@ -121,6 +124,8 @@ impl World<'_> {
         self.just_down.clear();
         self.data.clear();
         self.commands.0.clear();
+        self.retiring.clear();
+        self.tracked.end();
         self.stopping = None;
         if self.pending.as_ref().is_some_and(|p| !p.executed) && self.random.chance(500) {
             self.persist_now();
@@ -166,6 +171,7 @@ impl World<'_> {
             self.late_clear(leg);
             self.maps[leg].clean = *clean;
         }
+        self.tracked.map.clean = true;
         // A stop that closes every leg in sync as clean has flushed what was answered; what was lost before, the
         // clients learn from the end of their connections.
         let stamp = self.next_stamp();

@@ -10,11 +10,10 @@ use crate::plan::{BLOCK_CELLS, CELL, Moment, Plan, Thing, Trouble};
 use crate::random::Random;
 use crate::register::Register;
 use crate::state::{Check, Disk, Entry, MapFile, Pending, Phase, Violation};
+use crate::tracker::Tracked;
 use mirror::base::{BlockSize, ByteRange};
 use mirror::map::BlockSet;
-use mirror::volume::core::{
-    Action, Config, Core, Event, IoId, LegConfig, LegRecord, LegStart, Rules, TICK_MS,
-};
+use mirror::volume::core::{Action, Config, Core, Event, IoId, LegRecord, LegStart, Rules, TICK_MS};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -36,6 +35,8 @@ pub struct World<'a> {
     pub requests: Vec<Request>,
     /// Their maps.
     pub maps: Vec<MapFile>,
+    /// What has changed, and who copies it.
+    pub tracked: Tracked,
     /// Their records.
     pub disk: Disk,
     /// A state on its way.
@@ -76,6 +77,10 @@ pub struct World<'a> {
     pub sprung: Vec<Trouble>,
     /// Troubles that lie in wait.
     pub ambushes: Vec<(Moment, u64, Trouble)>,
+    /// Counts the legs that had this number.
+    pub members: Vec<u32>,
+    /// Legs that are being removed, by the command.
+    pub retiring: HashMap<u64, usize>,
     /// Open commands of administrators; the next number.
     pub commands: (Vec<u64>, u64),
     /// How far.
@@ -116,6 +121,7 @@ impl<'a> World<'a> {
             queued: 0,
             requests: Vec::new(),
             maps,
+            tracked: Tracked::new(plan),
             disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
             pending: None,
             bad_persist_until: 0,
@@ -137,6 +143,8 @@ impl<'a> World<'a> {
             leaves: 0,
             sprung: Vec::new(),
             ambushes: Vec::new(),
+            members: vec![0; legs.len()],
+            retiring: HashMap::new(),
             commands: (Vec::new(), 0),
             phase: Phase::Running,
             phase_at: (0, 0),
@@ -222,6 +230,7 @@ impl<'a> World<'a> {
             Entry::Down(leg, session) => self.notice_down(leg, session),
             Entry::PersistExecute(seq, incarnation) => self.persist_execute(seq, incarnation),
             Entry::PersistDone(seq, incarnation, ok) => self.persist_done(seq, incarnation, ok),
+            Entry::Confirm(incarnation) => self.confirm(incarnation),
             Entry::Start => self.start(),
             Entry::LateClear(leg) => self.late_clear(leg),
             Entry::Evict(leg, tries) => self.evict(leg, tries),
@@ -274,24 +283,15 @@ impl<'a> World<'a> {
             read_policy: setup.policy,
             hold_ms: setup.hold_ms,
             rules: self.rules,
-            legs: setup
-                .legs
-                .iter()
-                .map(|l| LegConfig {
-                    remote: l.remote,
-                    read: l.read,
-                    flush_unsafe: false,
-                    timeout_ms: l.timeout_ms,
-                    retries: l.retries,
-                })
-                .collect(),
+            legs: setup.legs.iter().map(crate::members::leg_config).collect(),
         };
         if self.trace.is_some() {
             let records = format!("{:?}", self.disk.legs);
             let marks: Vec<String> = begin.iter().map(|b| format!("{:?}", b.marks)).collect();
             self.note(|| format!("START records {records} marks {marks:?}"));
         }
-        self.core = Some(Core::new(config, begin));
+        let found = vec![self.tracked.begin(self.boot)];
+        self.core = Some(Core::new(config, begin).with_trackers(found));
         self.last_step = 0;
         for connection in 0..self.plan.setup.connections {
             self.at(self.now, Entry::Next(connection));

@@ -54,7 +54,12 @@ pub struct Dir(tempfile::TempDir);
 impl Dir {
     /// A new one.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("mt").tempdir().expect("temporary directory");
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// A new one in this directory: for images that must not be on a disk, or must.
+    pub fn new_in(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("mt").tempdir_in(parent).expect("temporary directory");
         std::fs::create_dir(dir.path().join("state")).expect("state directory");
         Self(dir)
     }

@@ -129,7 +129,7 @@ pub fn mutate(root: &Path, random: &mut Random, operations: u32) {
         let new = dir.join(name(random));
         let any = if random.below(3) == 0 { random.pick(&dirs[1..]).unwrap_or(&file) } else { &file }.clone();
         // An operation that the file system, its flags or the place forbid leaves things as they are.
-        let _ = match random.below(30) {
+        let _ = match random.below(36) {
             0..4 => create(&new, random),
             4 | 5 => fs::create_dir(&new),
             6 => write(&file, random),
@@ -157,6 +157,11 @@ pub fn mutate(root: &Path, random: &mut Random, operations: u32) {
             }
             27 => std::os::unix::fs::lchown(&any, Some(random.below(3) as u32), Some(random.below(3) as u32)),
             28 => deep(&dir, random),
+            29 | 30 => mapped(&file, random),
+            31 => orphan(&file, random),
+            32 => cycle(&files, random),
+            33 => wide(&dir, random),
+            34 => fs::rename(&any, &new).and_then(|()| create(&any, random)),
             _ => reading(&any).and_then(|f| {
                 f.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(random.next() >> 2))
             }),
@@ -277,6 +282,43 @@ fn special(path: &Path, random: &mut Random) -> io::Result<()> {
     let kind = [FileType::Fifo, FileType::Socket, FileType::CharacterDevice, FileType::BlockDevice];
     let device = makedev(240 + random.below(2) as u32, random.below(9) as u32);
     Ok(mknodat(CWD, path, kind[random.below(4) as usize], Mode::from_raw_mode(0o640), device)?)
+}
+
+/// A store through a shared mapping. Not on tmpfs, which changes no time for it (cfor-log(1), BUGS).
+fn mapped(path: &Path, random: &mut Random) -> io::Result<()> {
+    const TMPFS: i64 = 0x0102_1994;
+    let size = fs::symlink_metadata(path)?.len();
+    let (at, len) = (random.below(size), 1 + random.below(6000));
+    let value = random.below(256);
+    if size < 2 || rustix::fs::statfs(path)?.f_type == TMPFS || writing(path).is_err() {
+        return Ok(());
+    }
+    let map = format!("mmap -rw 0 {size}");
+    let store = format!("mwrite -S {value} {at} {}", len.min(size - at));
+    run("xfs_io", &["-c", &map, "-c", &store, &path.to_string_lossy()]);
+    Ok(())
+}
+
+/// Written to after its name is gone.
+fn orphan(path: &Path, random: &mut Random) -> io::Result<()> {
+    let file = writing(path)?;
+    fs::remove_file(path)?;
+    file.write_all_at(&bytes(random, 9000), 100)?;
+    file.sync_all()
+}
+
+/// Three names change places in a circle.
+fn cycle(files: &[PathBuf], random: &mut Random) -> io::Result<()> {
+    let mut pick = || random.pick(files).cloned().ok_or(io::ErrorKind::NotFound);
+    let (a, b, c) = (pick()?, pick()?, pick()?);
+    renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE)?;
+    Ok(renameat_with(CWD, &b, CWD, &c, RenameFlags::EXCHANGE)?)
+}
+
+fn wide(dir: &Path, random: &mut Random) -> io::Result<()> {
+    let below = dir.join(format!("wide{}", random.below(3)));
+    fs::create_dir_all(&below)?;
+    (0..120).try_for_each(|at| fs::write(below.join(format!("{at}")), [at; 3]))
 }
 
 fn deep(dir: &Path, random: &mut Random) -> io::Result<()> {

@@ -12,6 +12,9 @@ pub const BLOCK_MAX: u64 = 32 << 20;
 /// Most legs of one volume (a record holds four generations for each peer in 4 KiB).
 pub const LEGS: usize = 32;
 
+/// Most trackers of one volume: each costs every first write to a block a mark.
+pub const TRACKERS: usize = 16;
+
 /// Largest volume: 2^60 bytes, so that no sum of an offset and a length comes near 64 bits.
 pub const VOLUME_SIZE: u64 = 1 << 60;
 
@@ -39,8 +42,8 @@ pub const NBD_OPTION_OUT: usize = 1 << 20;
 pub const NBD_HANDSHAKE_MS: u64 = 10_000;
 /// Most replies of one kind that our client takes during the handshake from one option.
 pub const NBD_REPLIES: u32 = 4096;
-/// Most metadata contexts of one connection: base:allocation and one for each leg.
-pub const NBD_CONTEXTS: usize = LEGS + 1;
+/// Most metadata contexts of one connection: base:allocation and one for each leg and tracker.
+pub const NBD_CONTEXTS: usize = LEGS + TRACKERS + 1;
 /// Most queries in one `LIST` or `SET_META_CONTEXT` option.
 pub const NBD_QUERIES: u32 = 128;
 /// Most extents in one reply to `BLOCK_STATUS`.
@@ -60,6 +63,8 @@ pub const BACKLOG: i32 = 128;
 /// Seconds without traffic before TCP asks whether the other side still lives, seconds between its questions,
 /// and unanswered questions before it is dead: half a minute, within a cron job's patience.
 pub const KEEPALIVE: (u64, u64, u32) = (15, 5, 3);
+/// What a Unix socket to a server holds, in bytes: a large request, and those behind it.
+pub const UNIX_SEND_BUFFER: usize = 2 << 20;
 /// Longest wait, in milliseconds, for another process that is just opening a listener in the same directory.
 pub const LISTEN_WAIT_MS: u64 = 2_000;
 
@@ -120,6 +125,11 @@ pub const STRAY_REPLIES: u32 = 16;
 
 /// Longest line on the control socket, either way.
 pub const CONTROL_LINE: usize = 1 << 20;
+/// Most words of 64 blocks in one page of marks: in hexadecimal an eighth of a line, and a volume of 16 TiB in
+/// blocks of 64 KiB is at most 512 pages.
+pub const CONTROL_WORDS: usize = 8192;
+/// Most ranges in one request.
+pub const CONTROL_RANGES: usize = 4096;
 /// Most connections to the control socket.
 pub const CONTROL_CLIENTS: usize = 64;
 /// Events kept for `mirrord events`.
@@ -132,6 +142,16 @@ pub const COPY_PAUSE_MS: u64 = 1_000;
 pub const YIELD_MS: u64 = 100;
 /// Copies in flight for one leg while it yields.
 pub const COPIES_YIELDING: usize = 2;
+/// A resync whose requests to a leg stay unanswered for so long, in milliseconds, is called stalled: before the
+/// leg's own deadline ends its connection.
+pub const STALL_MS: u64 = 5_000;
+/// It is called so until it has moved again for this long, in milliseconds: a word that comes and goes every
+/// second says nothing.
+pub const STALL_CALM_MS: u64 = 2_000;
+/// Highest `rate=` of a leg, in bytes a second: more than any network or disk, and its products fit 64 bits.
+pub const RATE_MAX: u64 = 1 << 40;
+/// Pause before a step that goes on by itself (the removal of a replaced leg) is tried again, in milliseconds.
+pub const TASK_RETRY_MS: u64 = 10_000;
 /// Pause before a state that could not be made durable is tried again, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 1_000;
 /// At the end, replies are sent for so long at most, in milliseconds.
@@ -209,3 +229,30 @@ pub const ROUNDS_KEPT: usize = 16;
 /// An inode changed so many nanoseconds before a scan began, or later, is looked at again by the next one: the
 /// kernel stamps times with the granularity of its clock tick (10 ms at 100 Hz).
 pub const CLOCK_TICK_NS: i64 = 20_000_000;
+
+/// Largest payload of one frame between the two ends of a copy: a few requests of this size fill a long link.
+pub const REMOTE_PAYLOAD: u32 = 4 << 20;
+/// Most requests in flight between the two ends of a copy; past it the far end does not read.
+pub const REMOTE_REQUESTS: usize = 64;
+/// Most bytes of payload in flight between the two ends of a copy, both ways together.
+pub const REMOTE_BYTES: usize = 64 << 20;
+/// Most devices and trees that one connection holds open.
+pub const REMOTE_OBJECTS: usize = 16;
+/// Longest path, and longest text of an error, between the two ends of a copy (`PATH_MAX`).
+pub const REMOTE_TEXT: usize = 4096;
+/// Most bytes of a device whose digests are asked for at once: a second or two of hashing.
+pub const REMOTE_DIGEST: u64 = 4 << 30;
+/// Most bytes that the far side may say before its hello, such as a greeting of a login shell, which are told.
+pub const REMOTE_CHATTER: usize = 512;
+/// Longest wait for the hello of the far end, in milliseconds: a login there may take its time.
+pub const REMOTE_HELLO_MS: u64 = 30_000;
+/// A side that has said nothing for so long, in milliseconds, says that it lives.
+pub const REMOTE_PING_MS: u64 = 10_000;
+/// A side that has heard nothing for so long, in milliseconds, gives the connection up.
+pub const REMOTE_SILENCE_MS: u64 = 45_000;
+/// Longest wait, in milliseconds, for the answer to a request that reads or writes.
+pub const REMOTE_ANSWER_MS: u64 = 120_000;
+/// Longest wait for the answer to a request that goes through a whole cache or device, in milliseconds.
+pub const REMOTE_LONG_MS: u64 = 1_800_000;
+/// Longest wait for the answer to a request that goes through a whole tree, in milliseconds: a day.
+pub const REMOTE_TREE_MS: u64 = 86_400_000;

@@ -101,6 +101,14 @@ impl BlockSize {
         self.index(range.offset)..self.index(range.end() - 1) + 1
     }
 
+    /// The blocks that lie in a range as a whole, of a volume of `size` bytes; the short last one counts when the
+    /// range reaches to the end. Empty if none does.
+    pub const fn within(self, range: &ByteRange, size: u64) -> std::ops::Range<u64> {
+        let end = if range.end() == size { self.count(size) } else { self.index(range.end()) };
+        let start = self.count(range.offset);
+        start..if end < start { start } else { end }
+    }
+
     /// The bytes of blocks `first..end` of a volume of `size` bytes; the last block may be cut by the size.
     pub const fn range(self, blocks: &std::ops::Range<u64>, size: u64) -> ByteRange {
         let offset = blocks.start << self.0;

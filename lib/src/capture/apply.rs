@@ -16,9 +16,11 @@ use super::places::Places;
 use super::plan::Plan;
 use super::root::Root;
 use super::scan::begin;
+use super::scan::now;
 use super::standby::Standby;
 use super::steps::{Engine, Stop};
 use super::walk::walk;
+use super::watch::{Phase, Watch};
 use crate::base::{Class, Error, Id, Result};
 use crate::fslog::{Index, ObjectId, Round};
 use std::collections::HashMap;
@@ -37,6 +39,15 @@ pub struct ApplyOptions {
     pub privileged: bool,
     /// What makes the users of the standby quiet.
     pub barrier: Option<String>,
+    /// Who watches.
+    pub watch: Watch,
+}
+
+impl ApplyOptions {
+    /// A standby and where it remembers its round; nothing privileged, no barrier.
+    pub fn new(root: PathBuf, log: PathBuf) -> Self {
+        Self { root, log, privileged: false, barrier: None, watch: Watch::default() }
+    }
 }
 
 /// What was applied.
@@ -91,13 +102,14 @@ pub fn apply(
             let facts = facts(options, round);
             let mut barrier = Barrier::new(options.barrier.as_deref(), "restore", facts);
             barrier.enter()?;
-            (report, base) = redo(&root, &standby, &base, &mut barrier, stop)?;
+            (report, base) = redo(&root, &standby, &base, &mut barrier, stop, &options.watch)?;
             barrier.leave()?;
         }
         report.redone = true;
     }
     let Some((object, input)) = input else { return Ok(report) };
-    let spool = standby.spool(object, input)?;
+    options.watch.enter(Phase::Spool, 0);
+    let spool = standby.spool(object, input, &options.watch)?;
     let redone = report.redone;
     let plan = match read_plan(object, &spool, &base) {
         Ok(Some(plan)) => plan,
@@ -119,9 +131,33 @@ pub fn apply(
     standby.mark(plan.round)?;
     let engine = Engine::new(&root, &base, &plan, &spool, Places::of_index(&base), stop);
     barrier.inside()?;
-    run(engine, &standby, false)?;
+    run(engine, &standby, false, &options.watch)?;
     barrier.leave()?;
     Ok(ApplyReport { redone, ..ApplyReport::of(&plan) })
+}
+
+/// What an apply of this dump would do. Nothing is written, not even what was interrupted is finished.
+pub fn plan(options: &ApplyOptions, object: &str, input: &mut dyn Read) -> Result<ApplyReport> {
+    check_apart(&options.root, &options.log)?;
+    let root = Root::open(&options.root)?;
+    let mut base = Index::empty(Id::NONE);
+    if options.log.exists() {
+        let standby = Standby::open(&options.log)?;
+        if let Some(round) = standby.applying()? {
+            let text = format!(
+                "{}: planning: an apply of round {} was interrupted",
+                options.root.display(),
+                round.number
+            );
+            return Err(Error::new(Class::Refused, text).hint("cfor-log apply --redo"));
+        }
+        base = standby.index()?.unwrap_or(base);
+    }
+    options.watch.enter(Phase::Spool, 0);
+    let plan = Plan::read(object, BufReader::with_capacity(1 << 20, input), &base)?;
+    check_leave(options, &plan)?;
+    check_unedited(&root, &base)?;
+    Ok(ApplyReport::of(&plan))
 }
 
 fn facts(options: &ApplyOptions, round: Round) -> Vec<(&'static str, String)> {
@@ -181,7 +217,7 @@ fn check_unedited(root: &Root, base: &Index) -> Result<()> {
 
 /// The path of the first object that is not as an index remembers it.
 pub fn first_edit(root: &Root, base: &Index) -> Result<Option<Vec<u8>>> {
-    let fresh = begin(root, base, base.options)?;
+    let fresh = begin(root, base, base.options, now(), &Watch::default())?;
     for (id, before) in &base.objects {
         let same = fresh.index.objects.get(id).is_some_and(|now| {
             (&now.stamp.handle, now.stamp.ctime, &now.entries)
@@ -203,6 +239,7 @@ fn redo(
     base: &Index,
     barrier: &mut Barrier<'_>,
     stop: Stop<'_>,
+    watch: &Watch,
 ) -> Result<(ApplyReport, Index)> {
     let spool = standby.spooled()?;
     let object = standby.spool_path().display().to_string();
@@ -232,18 +269,21 @@ fn redo(
     };
     let engine = Engine::new(root, base, &plan, &spool, places, stop);
     barrier.inside()?;
-    let index = run(engine, standby, staged.is_some())?;
+    let index = run(engine, standby, staged.is_some(), watch)?;
     Ok((ApplyReport { redone: true, ..ApplyReport::of(&plan) }, index))
 }
 
 /// The steps, from the start or from the second one.
-fn run(mut engine: Engine<'_, '_>, standby: &Standby, staged: bool) -> Result<Index> {
+fn run(mut engine: Engine<'_, '_>, standby: &Standby, staged: bool, watch: &Watch) -> Result<Index> {
     let touched = engine.plan.touched();
+    watch.enter(Phase::Apply, engine.plan.data);
     engine.unlock()?;
     if !staged {
         let handles = engine.stage()?;
         standby.stage(&handles)?;
     }
+    // What is durable counts: by now the data of new files, the rest at the end.
+    watch.add(engine.plan.new_data());
     engine.detach()?;
     engine.attach()?;
     engine.patch()?;
@@ -251,6 +291,7 @@ fn run(mut engine: Engine<'_, '_>, standby: &Standby, staged: bool) -> Result<In
     engine.sweep()?;
     engine.times(&touched)?;
     let index = engine.check(&touched)?;
+    watch.enter(Phase::Commit, 0);
     standby.commit(&index)?;
     Ok(index)
 }

@@ -37,6 +37,11 @@ impl<'a> Barrier<'a> {
         if entered { self.run(&format!("post-{}", self.what)) } else { Ok(()) }
     }
 
+    /// Whether there is one, and it was entered and not left.
+    pub const fn is_closed(&self) -> bool {
+        self.entered && self.command.is_some()
+    }
+
     fn run(&self, phase: &str) -> Result<()> {
         let Some(command) = self.command else { return Ok(()) };
         let facts = self.facts.iter().map(|(name, value)| (*name, value.as_str()));

@@ -1,6 +1,7 @@
 //! The content of a file, read once, in blocks: each is compared with what the base has, and what differs is handed
 //! on at once, so that digest and data are of the same read.
 
+use super::watch::Watch;
 use crate::base::limits::CONTENT_BLOCK;
 use crate::fslog::Content;
 use crate::fslog::content::digest;
@@ -55,10 +56,14 @@ pub fn read(
     base: &Content,
     buffer: &mut Vec<u8>,
     to: &mut dyn Changes,
+    watch: &Watch,
 ) -> Result<Content, Failed> {
     let mut content = Content::default();
-    let mut at = 0;
+    let (mut at, mut told) = (0, 0);
     while at < size {
+        watch.check()?;
+        watch.add(at - told);
+        told = at;
         let start = next_data(file, at, size).map_err(Failed::Read)? / CONTENT_BLOCK * CONTENT_BLOCK;
         at = at.max(start);
         if at >= size {
@@ -74,6 +79,7 @@ pub fn read(
         }
         at += CONTENT_BLOCK;
     }
+    watch.add(size - told.min(size));
     for (number, _) in base.blocks() {
         let start = number * CONTENT_BLOCK;
         if start < size && content.get(*number).is_none() {

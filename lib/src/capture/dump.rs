@@ -2,7 +2,9 @@
 //!
 //! 1. The store is locked; the base is the index of the round that the standby acknowledged, or the empty tree.
 //! 2. Barrier, phase `pre-dump`: the tree becomes quiet. `syncfs`. Phase `dump`.
-//! 3. The tree is walked; everything that differs from the base is read once, and goes into the stream.
+//! 3. The tree is walked; everything that differs from the base is read once, and goes into the stream. Inside a
+//!    barrier large files are cloned instead, where the file system can, and read after it. With a snapshot the
+//!    barrier is left as soon as there is one, and all of this is done to the snapshot.
 //! 4. Barrier, phase `post-dump`: the tree may change again.
 //! 5. The log and the index of the new round are written and synced.
 //! 6. The end of the stream and its digest are written.
@@ -13,13 +15,16 @@
 //! begins at the same base.
 
 use super::barrier::Barrier;
+use super::clones::Clones;
 use super::contents::Changes;
 use super::root::Root;
-use super::scan::{Sink, begin};
+use super::scan::{Fresh, Sink, begin, now};
+use super::snapshot::Snapshot;
 use super::store::{Store, save_index};
-use crate::base::{Name, Result};
+use super::watch::{Phase, Watch};
+use crate::base::{Id, Name, Result};
 use crate::device::durable::replace;
-use crate::fslog::derive::Difference;
+use crate::fslog::derive::{Difference, Operation, between};
 use crate::fslog::dump::finish;
 use crate::fslog::meta::{Kind, differs};
 use crate::fslog::record::{Identity, Record};
@@ -42,8 +47,28 @@ pub struct DumpOptions {
     pub full: bool,
     /// `trusted.*` and `security.*` belong to the tree.
     pub privileged: bool,
+    /// Times of last access belong to the tree.
+    pub atime: bool,
     /// What makes the tree quiet.
     pub barrier: Option<String>,
+    /// Read a snapshot of the tree: it must be a subvolume of btrfs.
+    pub snapshot: bool,
+    /// Who watches.
+    pub watch: Watch,
+}
+
+impl DumpOptions {
+    /// Everything of a tree as it is, for this standby.
+    pub fn new(root: PathBuf, log: PathBuf, standby: Name) -> Self {
+        let (full, privileged, atime, snapshot) = (false, false, false, false);
+        Self { root, log, standby, full, privileged, atime, barrier: None, snapshot, watch: Watch::default() }
+    }
+
+    /// What belongs to the tree ([`Index::options`]).
+    pub fn bits(&self) -> u32 {
+        let bit = |so: bool, bit: u32| if so { bit } else { 0 };
+        bit(self.privileged, index::PRIVILEGED) | bit(self.atime, index::ATIME)
+    }
 }
 
 /// What was dumped, or would be.
@@ -77,6 +102,31 @@ struct Writer<'a, W: Write> {
     file: ObjectId,
     told: BTreeSet<ObjectId>,
     data: u64,
+    number: u64,
+}
+
+impl<'a, W: Write> Writer<'a, W> {
+    /// The stream from a base to a tree that was walked.
+    fn new(base: &'a Index, fresh: &Index, number: u64, object: &str, out: W) -> Result<Self> {
+        let (tree, options, time) = (base.tree, fresh.options, fresh.time);
+        let header = Header { magic: Magic::Dump, options, tree, base: base.round, round: number, time };
+        let frames = FrameWriter::new(object, out, &header)?;
+        Ok(Self { frames, base, file: ObjectId::ROOT, told: BTreeSet::new(), data: 0, number })
+    }
+
+    fn report(&self, difference: &Difference, round: u64) -> DumpReport {
+        DumpReport {
+            schema: "cfor-dump/1",
+            base: self.base.round.number,
+            round,
+            new: difference.new.len(),
+            gone: difference.gone.len(),
+            changed: difference.changed.len(),
+            names: difference.named.len() + difference.unnamed.len(),
+            data: self.data,
+            bytes: self.frames.written(),
+        }
+    }
 }
 
 impl<W: Write> Sink for Writer<'_, W> {
@@ -113,14 +163,33 @@ impl<W: Write> Changes for Writer<'_, W> {
     }
 }
 
+/// The index that the dump begins at.
+fn base_of(options: &DumpOptions, store: &Store) -> Result<Index> {
+    let base = store.base_for(&options.standby)?;
+    Ok(if options.full { Index::empty(base.tree) } else { base })
+}
+
+/// What a dump would do, and how large it would be: everything is read, nothing is written, no barrier is passed.
+pub fn plan(options: &DumpOptions) -> Result<(DumpReport, Vec<Operation>)> {
+    let root = Root::open(&options.root)?;
+    let (base, number) = if options.log.exists() {
+        let store = Store::open(&options.log)?;
+        (base_of(options, &store)?, store.next_round()?)
+    } else {
+        (Index::empty(Id::random()?), 1)
+    };
+    root.sync()?;
+    let fresh = begin(&root, &base, options.bits(), now(), &options.watch)?;
+    let mut writer = Writer::new(&base, &fresh.index, number, "the plan", std::io::sink())?;
+    let (index, difference) = read(options, fresh, &root, &mut writer, None)?;
+    Ok((writer.report(&difference, number), between(&base, &index)))
+}
+
 /// Dumps into `out`, which is `object` in messages. The order is that of the module's page.
 pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(DumpReport, W)> {
     let store = Store::open(&options.log)?;
     let root = Root::open(&options.root)?;
-    let mut base = store.base_for(&options.standby)?;
-    if options.full {
-        base = Index::empty(base.tree);
-    }
+    let base = base_of(options, &store)?;
     let number = store.next_round()?;
     let facts = vec![
         ("MIRROR_ROOT", options.root.display().to_string()),
@@ -131,36 +200,53 @@ pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(Du
     barrier.enter()?;
     root.sync()?;
     barrier.inside()?;
-    let bits = if options.privileged { index::PRIVILEGED } else { 0 };
-    let mut fresh = begin(&root, &base, bits)?;
-    let (tree, time) = (base.tree, fresh.index.time);
-    let header = Header { magic: Magic::Dump, options: bits, tree, base: base.round, round: number, time };
-    let frames = FrameWriter::new(object, out, &header)?;
-    let mut writer = Writer { frames, base: &base, file: ObjectId::ROOT, told: BTreeSet::new(), data: 0 };
-    fresh.read(&root, &base, &mut writer)?;
-    barrier.leave()?;
-    let mut index = fresh.index;
-    index.round.number = number;
-    index.seal()?;
-    let difference = Difference::of(&base, &index);
-    write_names(&mut writer, &index, &difference)?;
+    let time = now();
+    let snapshot = if options.snapshot { Some(Snapshot::take(&root, &options.log)?) } else { None };
+    if snapshot.is_some() {
+        barrier.leave()?;
+    }
+    let seen = snapshot.as_ref().map_or(&root, Snapshot::root);
+    let fresh = begin(seen, &base, options.bits(), time, &options.watch)?;
+    let mut writer = Writer::new(&base, &fresh.index, number, object, out)?;
+    let (index, difference) = read(options, fresh, seen, &mut writer, Some((&mut barrier, &store)))?;
+    drop(snapshot);
+    options.watch.check()?;
+    options.watch.enter(Phase::Commit, 0);
     let state = log_of(&base, &index, &difference);
-    let log = Header { round: number, ..logfile::header(tree, base.round) };
+    let log = Header { round: number, ..logfile::header(base.tree, base.round) };
     replace(&store.log_path(number), &logfile::whole(&log, number, &state, true))?;
     save_index(&store.round_path(number), &index)?;
     store.prune()?;
-    let report = DumpReport {
-        schema: "cfor-dump/1",
-        base: base.round.number,
-        round: number,
-        new: difference.new.len(),
-        gone: difference.gone.len(),
-        changed: difference.changed.len(),
-        names: difference.named.len() + difference.unnamed.len(),
-        data: writer.data,
-        bytes: writer.frames.written(),
-    };
+    let report = writer.report(&difference, number);
     Ok((report, finish(writer.frames, index.round.root, index.next)?))
+}
+
+/// Steps 3 and 4, up to the names: gives the new round, and in what it differs.
+fn read<W: Write>(
+    options: &DumpOptions,
+    mut fresh: Fresh,
+    root: &Root,
+    writer: &mut Writer<'_, W>,
+    within: Option<(&mut Barrier<'_>, &Store)>,
+) -> Result<(Index, Difference)> {
+    let base = writer.base;
+    let mut clones = match &within {
+        Some((barrier, store)) if barrier.is_closed() => Some(Clones::new(store.dir())?),
+        _ => None,
+    };
+    fresh.read(root, base, writer, clones.as_mut(), &options.watch)?;
+    if let Some((barrier, _)) = within {
+        barrier.leave()?;
+    }
+    if let Some(clones) = clones {
+        fresh.read_clones(&clones, base, writer, &options.watch)?;
+    }
+    let mut index = fresh.index;
+    index.round.number = writer.number;
+    index.seal()?;
+    let difference = Difference::of(base, &index);
+    write_names(writer, &index, &difference)?;
+    Ok((index, difference))
 }
 
 /// The names, and what is gone; hints for people about the directories.

@@ -40,6 +40,20 @@ pub fn identity(dir: BorrowedFd<'_>, name: &CStr, stat: &Statx) -> std::io::Resu
     Ok(bytes.into())
 }
 
+/// The types of a file handle of btrfs (`FILEID_BTRFS_*`).
+const BTRFS: std::ops::RangeInclusive<i32> = 0x4d..=0x4f;
+
+/// In a handle of btrfs the number of the subvolume stands behind that of the inode. It is left out, so that an
+/// object is the same in a snapshot; a tree is never more than one subvolume.
+pub fn forget_subvolume(identity: &mut [u8]) {
+    if let Some((kind, rest)) = identity.split_first_chunk_mut()
+        && BTRFS.contains(&i32::from_le_bytes(*kind))
+        && let Some(subvolume) = rest.get_mut(8..16)
+    {
+        subvolume.fill(0);
+    }
+}
+
 fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::io::Result<Box<[u8]>> {
     let mut handle = FileHandle { bytes: HANDLE_MAX as libc::c_uint, kind: 0, handle: [0; HANDLE_MAX] };
     let mut mount: libc::c_int = 0;
@@ -60,5 +74,6 @@ fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::
     }
     let mut bytes = handle.kind.to_le_bytes().to_vec();
     bytes.extend_from_slice(&handle.handle[..HANDLE_MAX.min(handle.bytes as usize)]);
+    forget_subvolume(&mut bytes);
     Ok(bytes.into())
 }

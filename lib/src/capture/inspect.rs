@@ -3,7 +3,7 @@
 
 use super::handle::identity;
 use super::root::open_beneath;
-use crate::fslog::index::{PRIVILEGED, Stamp};
+use crate::fslog::index::{ATIME, PRIVILEGED, Stamp};
 use crate::fslog::meta::{FLAGS, Kind, Meta, Time, Xattrs};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, StatxTimestamp, readlinkat, statx,
@@ -20,8 +20,19 @@ pub struct Look {
     pub meta: Meta,
     /// Its identity and the time of its last change.
     pub stamp: Stamp,
+    /// When it was last read.
+    pub last_access: Time,
     /// Whether it is the root of another mount or of a subvolume.
     pub foreign: bool,
+}
+
+impl Look {
+    /// The time of the last access, if it belongs to a tree with these options. That of a link does not: it changes
+    /// whenever the link is looked at.
+    pub fn atime(&self, options: u32) -> Time {
+        let kept = options & ATIME != 0 && matches!(self.meta.kind, Kind::File | Kind::Dir);
+        if kept { self.last_access } else { Time::default() }
+    }
 }
 
 /// What a name of the kernel is made of.
@@ -55,6 +66,7 @@ pub fn look(dir: BorrowedFd<'_>, name: &[u8], device: Option<(u32, u32)>) -> io:
         uid: stat.stx_uid,
         gid: stat.stx_gid,
         mtime: time(stat.stx_mtime),
+        atime: Time::default(),
         size: if kind == Kind::File { stat.stx_size } else { 0 },
         device: if kind.is_device() { (stat.stx_rdev_major, stat.stx_rdev_minor) } else { (0, 0) },
         flags: 0,
@@ -63,7 +75,8 @@ pub fn look(dir: BorrowedFd<'_>, name: &[u8], device: Option<(u32, u32)>) -> io:
     };
     let handle = identity(dir, &name, &stat)?;
     let stamp = Stamp { handle, ctime: time(stat.stx_ctime), unsure: false };
-    Ok(Look { meta, stamp, foreign: mounted || device.is_some_and(|device| device != own) })
+    let last_access = time(stat.stx_atime);
+    Ok(Look { meta, stamp, last_access, foreign: mounted || device.is_some_and(|device| device != own) })
 }
 
 /// The device that a directory is on.

@@ -9,6 +9,8 @@
 
 pub mod apply;
 pub mod barrier;
+pub mod btrfs;
+pub mod clones;
 pub mod contents;
 pub mod dump;
 pub mod handle;
@@ -19,11 +21,13 @@ pub mod restore;
 pub mod root;
 pub mod scan;
 pub mod seed;
+pub mod snapshot;
 pub mod standby;
 pub mod steps;
 pub mod store;
 pub mod verify;
 pub mod walk;
+pub mod watch;
 
 /// The directory in the root of a standby where new and detached objects are while a dump is applied. No scan sees
 /// it, and no dump may name it.

@@ -250,6 +250,12 @@ impl Plan {
         depths
     }
 
+    /// Bytes of data of new files.
+    pub fn new_data(&self) -> u64 {
+        let pieces = self.new.iter().filter_map(|id| self.pieces.get(id)).flatten();
+        pieces.filter(|piece| piece.at.is_some()).map(|piece| piece.len).sum()
+    }
+
     /// The objects of the target that are touched, and the directories whose entries are; deepest first.
     pub fn touched(&self) -> Vec<ObjectId> {
         let namings = self.unnamed.iter().chain(&self.named).flat_map(|naming| [naming.dir, naming.id]);

@@ -3,6 +3,7 @@
 
 use super::inspect::{Look, c_name, open_quiet, proc_path, raw_flags, xattrs};
 use super::root::open_beneath;
+use crate::fslog::index::ATIME;
 use crate::fslog::meta::{FLAG_APPEND, FLAG_IMMUTABLE, FLAGS, Kind, Meta};
 use rustix::fs::{
     AtFlags, CWD, Gid, IFlags, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
@@ -49,9 +50,13 @@ pub fn permissions(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<()
     Ok(chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?)
 }
 
-/// Time of modification, and then the flags: an immutable file has no times set.
-pub fn times_and_flags(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> io::Result<()> {
-    let last_access = Timespec { tv_sec: 0, tv_nsec: OMIT };
+/// Times, and then the flags: an immutable file has no times set.
+pub fn times_and_flags(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta, options: u32) -> io::Result<()> {
+    let last_access = if options & ATIME != 0 && matches!(meta.kind, Kind::File | Kind::Dir) {
+        Timespec { tv_sec: meta.atime.seconds, tv_nsec: i64::from(meta.atime.nanos) }
+    } else {
+        Timespec { tv_sec: 0, tv_nsec: OMIT }
+    };
     let last_modification = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: i64::from(meta.mtime.nanos) };
     let times = Timestamps { last_access, last_modification };
     let at = c_name(if name.is_empty() { b"." } else { name })?;

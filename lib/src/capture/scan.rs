@@ -1,10 +1,12 @@
 //! Looking at a tree against what an index remembers. Everything is compared for inequality, never for younger or
 //! older; an inode that changed within a clock tick of the scan's start, or later, is looked at again next time.
 
+use super::clones::Clones;
 use super::contents::{self, Changes, Failed, Nobody};
 use super::inspect::{self, look, open_quiet};
 use super::root::Root;
-use super::walk::{Found, Walked, walk};
+use super::walk::{Found, Walked, walk_watched};
+use super::watch::{Phase, Watch};
 use crate::base::{Class, Error, Id, Result, limits};
 use crate::fslog::index::{Entries, Object};
 use crate::fslog::{Content, Index, Kind, Meta, ObjectId, Time};
@@ -38,6 +40,8 @@ pub struct Fresh {
     pub index: Index,
     /// Objects that are new or may have changed.
     pub stale: BTreeSet<ObjectId>,
+    /// Objects of which nothing but the time of access is another one.
+    accessed: Vec<ObjectId>,
     places: HashMap<ObjectId, (ObjectId, Box<[u8]>)>,
 }
 
@@ -47,14 +51,15 @@ pub fn now() -> i64 {
     Time { seconds: now.tv_sec, nanos: now.tv_nsec.cast_unsigned() as u32 }.as_nanos()
 }
 
-/// Walks a tree, and finds the objects of `base` in it by their identity.
-pub fn begin(root: &Root, base: &Index, options: u32) -> Result<Fresh> {
-    let time = now();
-    let walked = walk(root, false)?;
+/// Walks a tree, and finds the objects of `base` in it by their identity. `time` is [`now`], taken before the first
+/// change that the tree may not show: before a snapshot of it was made, if it is one.
+pub fn begin(root: &Root, base: &Index, options: u32, time: i64, watch: &Watch) -> Result<Fresh> {
+    watch.enter(Phase::Look, 0);
+    let walked = walk_watched(root, false, watch)?;
     let known: HashMap<&[u8], ObjectId> =
         base.objects.iter().map(|(id, object)| (&*object.stamp.handle, *id)).collect();
     let index = Index { options, time, objects: std::collections::BTreeMap::new(), ..base.clone_head() };
-    let mut fresh = Fresh { index, stale: BTreeSet::new(), places: HashMap::new() };
+    let mut fresh = Fresh { index, stale: BTreeSet::new(), accessed: Vec::new(), places: HashMap::new() };
     fresh.assemble(base, &known, walked);
     Ok(fresh)
 }
@@ -70,8 +75,13 @@ impl Index {
 
 /// Looks at a tree and reads what changed since `base`. An index of its own gets the number of its base plus one.
 pub fn scan(root: &Root, base: &Index, options: u32) -> Result<Index> {
-    let mut fresh = begin(root, base, options)?;
-    fresh.read(root, base, &mut Nobody)?;
+    scan_watched(root, base, options, &Watch::default())
+}
+
+/// The same, watched.
+pub fn scan_watched(root: &Root, base: &Index, options: u32, watch: &Watch) -> Result<Index> {
+    let mut fresh = begin(root, base, options, now(), watch)?;
+    fresh.read(root, base, &mut Nobody, None, watch)?;
     let mut index = fresh.index;
     index.round.number = base.round.number + 1;
     index.seal()?;
@@ -131,8 +141,9 @@ impl Fresh {
 
     /// Takes an object from the base, or marks it to be read.
     fn add(&mut self, base: &Index, id: ObjectId, found: Found) {
-        let mut stamp = found.look.stamp;
+        let mut stamp = found.look.stamp.clone();
         stamp.unsure = stamp.ctime.as_nanos() >= self.index.time - limits::CLOCK_TICK_NS;
+        let atime = found.look.atime(self.index.options);
         let seen = found.look.meta;
         let before = base.objects.get(&id).filter(|_| base.options == self.index.options);
         let same = before.filter(|before| {
@@ -142,7 +153,10 @@ impl Fresh {
                     == (seen.size, seen.mtime, seen.mode, seen.kind)
         });
         let object = if let Some(before) = same {
-            let (meta, content) = (before.meta.clone(), before.content.clone());
+            if before.meta.atime != atime {
+                self.accessed.push(id);
+            }
+            let (meta, content) = (Meta { atime, ..before.meta.clone() }, before.content.clone());
             Object { meta, content, entries: Entries::new(), stamp }
         } else {
             self.stale.insert(id);
@@ -151,8 +165,23 @@ impl Fresh {
         self.index.objects.insert(id, object);
     }
 
-    /// Reads what is stale. What vanished meanwhile is taken out again.
-    pub fn read(&mut self, root: &Root, base: &Index, sink: &mut dyn Sink) -> Result<()> {
+    /// Reads what is stale. What vanished meanwhile is taken out again. With `clones` large files are cloned
+    /// instead, and read by [`Fresh::read_clones`].
+    pub fn read(
+        &mut self,
+        root: &Root,
+        base: &Index,
+        sink: &mut dyn Sink,
+        mut clones: Option<&mut Clones>,
+        watch: &Watch,
+    ) -> Result<()> {
+        let sizes = self.stale.iter().filter_map(|id| self.index.objects.get(id));
+        watch.enter(Phase::Read, sizes.map(|object| object.meta.size).sum());
+        for id in std::mem::take(&mut self.accessed) {
+            if let Some(object) = self.index.objects.get(&id) {
+                sink.object(id, &object.meta, false)?;
+            }
+        }
         let mut open: Option<(ObjectId, OwnedFd)> = None;
         let mut order: Vec<_> = self.stale.iter().copied().collect();
         // Entries of one directory together.
@@ -160,6 +189,7 @@ impl Fresh {
         let mut buffer = Vec::new();
         let mut vanished = Vec::new();
         for id in order {
+            watch.check()?;
             let (dir, name) =
                 self.places.get(&id).map_or((ObjectId::ROOT, &b""[..]), |(dir, name)| (*dir, name));
             if open.as_ref().is_none_or(|(opened, _)| *opened != dir) {
@@ -175,9 +205,18 @@ impl Fresh {
             }
             let Some((_, fd)) = &open else { continue };
             let name = name.to_vec();
-            match self.read_one(fd, &name, id, base, &mut buffer, sink) {
-                Ok(true) => {}
-                Ok(false) => vanished.push(id),
+            let seen = match self.look_again(fd, &name, id) {
+                Ok(true) => {
+                    self.read_one(fd, &name, id, base, &mut buffer, sink, clones.as_deref_mut(), watch)
+                }
+                Ok(false) => {
+                    vanished.push(id);
+                    continue;
+                }
+                Err(e) => Err(Failed::Read(e)),
+            };
+            match seen {
+                Ok(()) => {}
                 Err(Failed::Taken(error)) => return Err(error),
                 Err(Failed::Read(e)) if e.kind() == ErrorKind::NotFound => vanished.push(id),
                 Err(Failed::Read(e)) => return Err(root.error(&self.path(id), "reading it", e)),
@@ -187,7 +226,24 @@ impl Fresh {
         self.forget(&vanished)
     }
 
-    /// Reads one object; false if it is not the one that was seen any more.
+    /// Takes the metadata of one object; false if it is not the one that was seen any more.
+    fn look_again(&mut self, dir: &OwnedFd, name: &[u8], id: ObjectId) -> std::io::Result<bool> {
+        let options = self.index.options;
+        let limit = self.index.time - limits::CLOCK_TICK_NS;
+        let Some(object) = self.index.objects.get_mut(&id) else { return Ok(false) };
+        let mut seen = look(dir.as_fd(), name, None)?;
+        if (&seen.stamp.handle, seen.meta.kind) != (&object.stamp.handle, object.meta.kind) {
+            return Ok(false);
+        }
+        inspect::complete(dir.as_fd(), name, options, &mut seen.meta)?;
+        seen.stamp.unsure = seen.stamp.ctime.as_nanos() >= limit;
+        seen.meta.atime = seen.atime(options);
+        (object.meta, object.stamp) = (seen.meta, seen.stamp);
+        Ok(true)
+    }
+
+    /// Reads the content of one object, or clones it, and hands the object on.
+    #[allow(clippy::too_many_arguments)] // the parts of one loop
     fn read_one(
         &mut self,
         dir: &OwnedFd,
@@ -196,30 +252,52 @@ impl Fresh {
         base: &Index,
         buffer: &mut Vec<u8>,
         sink: &mut dyn Sink,
-    ) -> Result<bool, Failed> {
-        let options = self.index.options;
-        let limit = self.index.time - limits::CLOCK_TICK_NS;
-        let Some(object) = self.index.objects.get_mut(&id) else { return Ok(false) };
-        let mut seen = look(dir.as_fd(), name, None).map_err(Failed::Read)?;
-        if (&seen.stamp.handle, seen.meta.kind) != (&object.stamp.handle, object.meta.kind) {
-            return Ok(false);
-        }
-        inspect::complete(dir.as_fd(), name, options, &mut seen.meta).map_err(Failed::Read)?;
-        seen.stamp.unsure = seen.stamp.ctime.as_nanos() >= limit;
-        (object.meta, object.stamp) = (seen.meta, seen.stamp);
+        clones: Option<&mut Clones>,
+        watch: &Watch,
+    ) -> Result<(), Failed> {
+        let Some(object) = self.index.objects.get_mut(&id) else { return Ok(()) };
         let mut changed = false;
         if object.meta.kind == Kind::File {
             let none = Content::default();
             let old = base.objects.get(&id).map_or(&none, |before| &before.content);
-            if object.meta.size > 0 {
+            let size = object.meta.size;
+            if size > 0 {
                 let file = open_quiet(dir.as_fd(), name, Kind::File).map_err(Failed::Read)?;
-                object.content =
-                    contents::read(file.as_fd(), object.meta.size, old, buffer, sink.changes(id))?;
+                if let Some(clones) = clones
+                    && clones.take(id, file.as_fd(), size)?
+                {
+                    return Ok(());
+                }
+                object.content = contents::read(file.as_fd(), size, old, buffer, sink.changes(id), watch)?;
             }
             changed = object.content != *old;
         }
-        sink.object(id, &object.meta, changed)?;
-        Ok(true)
+        Ok(sink.object(id, &object.meta, changed)?)
+    }
+
+    /// Reads the files that were cloned, after the tree may change again.
+    pub fn read_clones(
+        &mut self,
+        clones: &Clones,
+        base: &Index,
+        sink: &mut dyn Sink,
+        watch: &Watch,
+    ) -> Result<()> {
+        let mut buffer = Vec::new();
+        clones.each(|id, path, file| {
+            let Some(object) = self.index.objects.get_mut(&id) else { return Ok(()) };
+            let none = Content::default();
+            let old = base.objects.get(&id).map_or(&none, |before| &before.content);
+            let size = object.meta.size;
+            object.content =
+                contents::read(file, size, old, &mut buffer, sink.changes(id), watch).map_err(|failed| {
+                    match failed {
+                        Failed::Taken(error) => error,
+                        Failed::Read(e) => Error::io(path.display(), "reading it", e),
+                    }
+                })?;
+            sink.object(id, &object.meta, object.content != *old)
+        })
     }
 
     /// Takes objects out, with everything beneath them.

@@ -5,7 +5,11 @@
 //! 2. Rounds that each carry what changed during the one before, as long as they shrink by a third.
 //! 3. The last round under the barrier. It is accepted when the target has the digest that was taken inside.
 //!
-//! Recovery: run it again. A round that was applied and not acknowledged is acknowledged first.
+//! With snapshots each round reads one: made, sent, removed; the one of the last round is made inside the barrier,
+//! which is left at once.
+//!
+//! Recovery: run it again. An apply that was interrupted is finished, and a round that was applied and not
+//! acknowledged is acknowledged first.
 
 use super::apply::{ApplyOptions, ApplyReport, apply};
 use super::dump::{DumpOptions, DumpReport, dump};
@@ -32,6 +36,10 @@ pub struct SeedReport {
 
 /// Synchronises a target on this machine.
 pub fn seed(source: &DumpOptions, target: &ApplyOptions) -> Result<SeedReport> {
+    let interrupted = Standby::open(&target.log)?.applying()?.is_some();
+    if interrupted {
+        apply(target, None, &mut |_| source.watch.check())?;
+    }
     let held = Standby::open(&target.log)?.index()?.map(|index| index.round);
     let store = Store::open(&source.log)?;
     if let Some(round) = held
@@ -64,7 +72,7 @@ fn one(source: &DumpOptions, target: &ApplyOptions) -> Result<(DumpReport, Apply
         let dumping = scope.spawn(move || {
             dump(source, "the dump", BufWriter::with_capacity(1 << 20, writer)).map(|(report, _)| report)
         });
-        let applied = apply(target, Some(("the dump", &mut reader)), &mut |_| Ok(()));
+        let applied = apply(target, Some(("the dump", &mut reader)), &mut |_| source.watch.check());
         drop(reader);
         let lost = |_| Err(Error::new(Class::Internal, "the thread that dumps panicked"));
         (dumping.join().unwrap_or_else(lost), applied)

@@ -9,6 +9,7 @@
 //! ```
 
 use super::store::{load_index, open_locked_dir, save_index};
+use super::watch::Watch;
 use crate::base::{Class, Error, Result};
 use crate::device::durable::{replace, sync_dir};
 use crate::fslog::{Index, ObjectId, Round};
@@ -83,7 +84,7 @@ impl Standby {
     }
 
     /// Takes a dump in, to its end, and syncs it. Nothing is believed of it yet.
-    pub fn spool(&self, object: &str, input: &mut dyn Read) -> Result<File> {
+    pub fn spool(&self, object: &str, input: &mut dyn Read, watch: &Watch) -> Result<File> {
         let path = self.spool_path();
         let mut file = std::fs::OpenOptions::new()
             .read(true)
@@ -94,10 +95,12 @@ impl Standby {
             .map_err(|e| Error::io(path.display(), "creating it", e))?;
         let mut buffer = vec![0; 1 << 20];
         loop {
+            watch.check()?;
             match input.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(len) => {
                     file.write_all(&buffer[..len]).map_err(|e| Error::io(path.display(), "writing it", e))?;
+                    watch.add(len as u64);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(Error::io(object, "reading it", e)),

@@ -307,7 +307,7 @@ impl<'a, 'b> Engine<'a, 'b> {
             })?;
             if meta.kind != Kind::Dir {
                 self.at(&place, "setting its times and flags", |dir, name| {
-                    restore::times_and_flags(dir, name, meta)
+                    restore::times_and_flags(dir, name, meta, options)
                 })?;
             }
         }
@@ -336,13 +336,14 @@ impl<'a, 'b> Engine<'a, 'b> {
 
     /// Step 7.
     pub fn times(&mut self, touched: &[ObjectId]) -> Result<()> {
+        let options = self.plan.header.options;
         for id in touched {
             let meta = self.meta(*id)?;
             if meta.kind == Kind::Dir {
                 (self.stop)(Step::Times)?;
                 let place = self.place(*id)?;
                 self.at(&place, "setting its times and flags", |dir, name| {
-                    restore::times_and_flags(dir, name, meta)
+                    restore::times_and_flags(dir, name, meta, options)
                 })?;
             }
         }
@@ -362,6 +363,7 @@ impl<'a, 'b> Engine<'a, 'b> {
             let (seen, read) = self.at(&place, "reading it again", |dir, name| {
                 let mut seen = look(dir, name, None)?;
                 inspect::complete(dir, name, plan.header.options, &mut seen.meta)?;
+                seen.meta.atime = seen.atime(plan.header.options);
                 let mut read = Vec::new();
                 if !blocks.is_empty() {
                     let file = open_quiet(dir, name, Kind::File)?;

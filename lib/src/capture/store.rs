@@ -78,6 +78,11 @@ impl Store {
         Ok(Self { dir: dir.to_owned(), _lock: open_locked_dir(dir, true)? })
     }
 
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the index of a round is.
     pub fn round_path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("round.{number}"))

@@ -3,6 +3,7 @@
 use super::STAGE;
 use super::inspect::{Look, device_of, look};
 use super::root::Root;
+use super::watch::Watch;
 use crate::base::{Class, Error, Result};
 use crate::fslog::Kind;
 use rustix::io::Errno;
@@ -48,6 +49,7 @@ struct Shared<'a> {
     root: &'a Root,
     device: (u32, u32),
     stage: bool,
+    watch: &'a Watch,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -55,12 +57,17 @@ struct Shared<'a> {
 /// Walks a tree; the stage is seen only if asked for. What vanishes meanwhile is not there. Errors: class `Refused`
 /// for a mount point or a subvolume beneath the root.
 pub fn walk(root: &Root, stage: bool) -> Result<Walked> {
+    walk_watched(root, stage, &Watch::default())
+}
+
+/// The same, watched.
+pub fn walk_watched(root: &Root, stage: bool, watch: &Watch) -> Result<Walked> {
     let fail = |e: std::io::Error| Error::io(root.path().display(), "looking at it", e);
     let device = device_of(root.fd()).map_err(fail)?;
     let seen = look(root.fd(), b"", None).map_err(fail)?;
     let first = Arc::new(Node { above: None, number: 0 });
     let queue = Queue { waiting: vec![first], working: 0, dirs: vec![Vec::new()], failed: None };
-    let shared = Shared { root, device, stage, queue: Mutex::new(queue), changed: Condvar::new() };
+    let shared = Shared { root, device, stage, watch, queue: Mutex::new(queue), changed: Condvar::new() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -119,6 +126,7 @@ impl Shared<'_> {
 
     /// The entries of one directory.
     fn list(&self, node: &Node) -> Result<Vec<Found>> {
+        self.watch.check()?;
         let components = components(node);
         let shown = || components.join(&b'/');
         let dir = match self.root.dir(&components) {

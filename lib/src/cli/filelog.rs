@@ -227,8 +227,41 @@ pub fn stat(paths: &[PathBuf], json: bool) -> anyhow::Result<()> {
     }
 }
 
+/// What `merge` and `rotate` wrote.
+#[derive(serde::Serialize)]
+struct Written {
+    schema: &'static str,
+    path: String,
+    tree: String,
+    generation: u64,
+    objects: usize,
+    names: usize,
+    dirty: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<String>,
+}
+
+impl Written {
+    fn new(schema: &'static str, path: &Path, tree: crate::base::Id, generation: u64, state: &State) -> Self {
+        Self {
+            schema,
+            path: path.display().to_string(),
+            tree: tree.to_string(),
+            generation,
+            objects: state.files.len(),
+            names: state.names.len(),
+            dirty: state.files.values().map(|file| file.dirty().bytes()).sum(),
+            lost: state.lost.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 /// `cfor-log merge`
-pub fn merge(paths: &[PathBuf], out: &Path) -> anyhow::Result<()> {
+pub fn merge(paths: &[PathBuf], out: &Path, json: bool) -> anyhow::Result<()> {
+    if json && out == Path::new("-") {
+        let text = "--json and a log cannot both go to standard output";
+        return Err(Error::new(Class::Usage, text).hint("cfor-log merge --json -o LOG").into());
+    }
     let mut all = Vec::new();
     for path in paths {
         all.extend(logs(path)?);
@@ -246,11 +279,18 @@ pub fn merge(paths: &[PathBuf], out: &Path) -> anyhow::Result<()> {
         return Err(Error::new(Class::Refused, text).into());
     }
     replace(out, &bytes)?;
+    if json {
+        output::print_json(&Written::new("cfor-merge/1", out, header.tree, generation, &state))?;
+    }
     Ok(())
 }
 
 /// `cfor-log rotate`
-pub fn rotate(log: &Path, out: &Path) -> anyhow::Result<()> {
-    logfile::rotate(log, out)?;
+pub fn rotate(log: &Path, out: &Path, json: bool) -> anyhow::Result<()> {
+    let log = logfile::rotate(log, out)?;
+    if json {
+        let generation = log.open.unwrap_or(log.generations);
+        output::print_json(&Written::new("cfor-rotate/1", out, log.header.tree, generation, &log.state))?;
+    }
     Ok(())
 }

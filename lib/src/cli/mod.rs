@@ -1,19 +1,24 @@
 //! Floor 5: the face. Exit status, wording, progress: what the programs in `bins/` share. Only here does the
 //! library print, and only here does a process end.
 
+pub mod admin;
 pub mod ask;
 pub mod check;
 pub mod dirtymap;
 pub mod filelog;
+pub mod interrupt;
 pub mod output;
 pub mod parse;
 pub mod progress;
 pub mod run;
 pub mod status;
+pub mod trackers;
 pub mod tree;
+pub mod tree_args;
 pub mod value;
 pub mod volume;
 pub mod wait;
+pub mod watching;
 
 pub use clap_complete::Shell;
 pub use parse::completion;

@@ -1,153 +1,27 @@
 //! The verbs of `cfor-log` that look at trees: `scan`, `dump`, `ack`, `apply`, `verify`, `seed`.
 
 use super::output;
+pub use super::tree_args::{AckArgs, ApplyArgs, DumpArgs, ScanArgs, SeedArgs, VerifyArgs};
+use super::watching::{Patient, watched};
 use crate::base::units::show_size;
-use crate::base::{Class, Error, Name, Result};
+use crate::base::{Class, Error, Result};
 use crate::capture::apply::{ApplyOptions, ApplyReport, apply, check_apart};
 use crate::capture::dump::{DumpOptions, DumpReport, dump};
 use crate::capture::root::Root;
 use crate::capture::seed::seed;
 use crate::capture::store::{self, Store};
-use crate::capture::{scan, verify};
+use crate::capture::watch::Watch;
+use crate::capture::{self, scan, verify};
 use crate::control::StateDir;
 use crate::device::durable::Draft;
-use crate::fslog::index::PRIVILEGED;
-use crate::fslog::{Index, Round};
+use crate::fslog::index::{ATIME, PRIVILEGED};
+use crate::fslog::{Index, Operation, Round};
 use std::fs::File;
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{BufWriter, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// The command line of `cfor-log scan`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ScanArgs {
-    /// The tree
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// Where the index goes
-    #[arg(short, long, value_name = "INDEX")]
-    output: PathBuf,
-    /// An earlier index: what is as it was then is not read again
-    #[arg(long, value_name = "INDEX")]
-    base: Option<PathBuf>,
-    /// Include trusted.* and all security.* attributes
-    #[arg(long)]
-    privileged: bool,
-}
-
-/// The command line of `cfor-log dump`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct DumpArgs {
-    /// The directory where the source remembers its rounds
-    log: PathBuf,
-    /// The tree
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// Where the dump goes
-    #[arg(short, long, value_name = "DUMP", default_value = "-")]
-    output: PathBuf,
-    /// Which standby it is for
-    #[arg(long, value_name = "NAME", default_value = "standby")]
-    standby: Name,
-    /// Everything, whatever the standby has acknowledged
-    #[arg(long)]
-    full: bool,
-    /// Include trusted.* and all security.* attributes
-    #[arg(long)]
-    privileged: bool,
-    /// Run by /bin/sh with `MIRROR_PHASE`=pre-dump, dump, post-dump or abort-dump
-    #[arg(long, value_name = "COMMAND")]
-    barrier: Option<String>,
-    /// Print what was dumped as JSON; needs a file to dump into
-    #[arg(long)]
-    json: bool,
-}
-
-/// The command line of `cfor-log ack`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct AckArgs {
-    /// The directory where the source remembers its rounds
-    log: PathBuf,
-    /// Which standby
-    standby: Name,
-    /// The round that it has, as apply prints it
-    #[arg(default_value = "-")]
-    round: String,
-}
-
-/// The command line of `cfor-log apply`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ApplyArgs {
-    /// The dump
-    #[arg(default_value = "-")]
-    dump: PathBuf,
-    /// The tree that is made identical
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// Where the standby remembers its round [default: in the state directory, by the path of the tree]
-    #[arg(long, value_name = "DIR")]
-    log: Option<PathBuf>,
-    /// Read all of the tree again afterwards, and compare
-    #[arg(long)]
-    verify: bool,
-    /// Make device nodes, set-uid files, trusted.* and security.* attributes
-    #[arg(long)]
-    privileged: bool,
-    /// Run by /bin/sh with `MIRROR_PHASE`=pre-restore, restore, post-restore or abort-restore
-    #[arg(long, value_name = "COMMAND")]
-    barrier: Option<String>,
-    /// Read no dump: finish one that was interrupted
-    #[arg(long, conflicts_with = "dump")]
-    redo: bool,
-    /// Print what was applied as JSON, instead of the round
-    #[arg(long)]
-    json: bool,
-}
-
-/// The command line of `cfor-log verify`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct VerifyArgs {
-    /// The tree
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// An index or another tree to compare with
-    #[arg(long, value_name = "INDEX|DIR", conflicts_with = "log")]
-    against: Option<PathBuf>,
-    /// Where the standby remembers its round [default: in the state directory, by the path of the tree]
-    #[arg(long, value_name = "DIR")]
-    log: Option<PathBuf>,
-    /// Print the differences as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// The command line of `cfor-log seed`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct SeedArgs {
-    /// The tree that is made identical: an empty directory
-    target: PathBuf,
-    /// The tree
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// The directory where the source remembers its rounds
-    #[arg(long, value_name = "DIR")]
-    log: PathBuf,
-    /// Where the standby remembers its round [default: in the state directory, by the path of the target]
-    #[arg(long, value_name = "DIR")]
-    target_log: Option<PathBuf>,
-    /// Which standby it is
-    #[arg(long, value_name = "NAME", default_value = "standby")]
-    standby: Name,
-    /// All that dump and apply would ask leave for
-    #[arg(long)]
-    privileged: bool,
-    /// Run by /bin/sh around the last round, with `MIRROR_PHASE` as for dump
-    #[arg(long, value_name = "COMMAND")]
-    barrier: Option<String>,
-    /// Print what was done as JSON
-    #[arg(long)]
-    json: bool,
-}
+const TOOL: &str = "cfor-log";
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
@@ -165,22 +39,44 @@ fn log_dir(asked: Option<&PathBuf>, root: &Path) -> Result<PathBuf> {
     Ok(dir.join(&digest[..16]))
 }
 
+#[derive(serde::Serialize)]
+struct Scanned<'a> {
+    schema: &'static str,
+    tree: String,
+    objects: usize,
+    bytes: u64,
+    digest: String,
+    index: std::borrow::Cow<'a, str>,
+}
+
 /// `cfor-log scan`
 pub fn scan(args: &ScanArgs, quiet: bool) -> anyhow::Result<()> {
     let root = Root::open(&args.root)?;
     check_apart(&args.root, &std::path::absolute(&args.output)?)?;
-    let base = match &args.base {
-        Some(base) => store::load_index(base)?,
-        None => scan::nothing()?,
-    };
-    root.sync()?;
-    let index = scan::scan(&root, &base, if args.privileged { PRIVILEGED } else { 0 })?;
-    store::save_index(&args.output, &index)?;
-    if !quiet {
-        let bytes: u64 = index.objects.values().map(|object| object.meta.size).sum();
-        let count = index.objects.len();
-        output::tell(&format!("{}: {count} objects, {}\n", args.root.display(), show_size(bytes)));
+    let bits = if args.privileged { PRIVILEGED } else { 0 } | if args.atime { ATIME } else { 0 };
+    let index = watched(TOOL, args.watching.to(quiet), "the same command again", |watch| {
+        let base = match &args.base {
+            Some(base) => store::load_index(base)?,
+            None => scan::nothing()?,
+        };
+        root.sync()?;
+        let index = scan::scan_watched(&root, &base, bits, watch)?;
+        store::save_index(&args.output, &index)?;
+        // The process ends soon: the kernel is faster at giving a million pieces of memory back.
+        std::mem::forget(base);
+        Ok(index)
+    })?;
+    let bytes: u64 = index.objects.values().map(|object| object.meta.size).sum();
+    let objects = index.objects.len();
+    if args.json {
+        let (tree, digest) = (index.tree.to_string(), index.round.root.to_string());
+        let index = args.output.to_string_lossy();
+        return output::print_json(&Scanned { schema: "cfor-scan/1", tree, objects, bytes, digest, index });
     }
+    if !quiet {
+        output::tell(&format!("{}: {objects} objects, {}\n", args.root.display(), show_size(bytes)));
+    }
+    std::mem::forget(index);
     Ok(())
 }
 
@@ -200,44 +96,79 @@ fn tell_dump(report: &DumpReport, quiet: bool) {
     }
 }
 
+#[derive(serde::Serialize)]
+struct Planned<'a> {
+    #[serde(flatten)]
+    report: &'a DumpReport,
+    operations: Vec<Operation>,
+}
+
+/// What `--dry-run` prints: the operations, and the sizes.
+fn plan_dump(options: &DumpOptions, json: bool, quiet: bool) -> anyhow::Result<()> {
+    let (report, operations) = capture::dump::plan(options)?;
+    if json {
+        return output::print_json(&Planned { report: &report, operations });
+    }
+    let lines: Vec<_> = operations.iter().map(|operation| format!("{operation}\n")).collect();
+    output::print(&lines.concat())?;
+    tell_dump(&report, quiet);
+    Ok(())
+}
+
 /// `cfor-log dump`
 pub fn dump_tree(args: &DumpArgs, quiet: bool) -> anyhow::Result<()> {
-    if args.json && is_standard(&args.output) {
+    if args.json && is_standard(&args.output) && !args.dry_run {
         let text = "--json and a dump cannot both go to standard output";
         return Err(Error::new(Class::Usage, text).hint("cfor-log dump --json -o DUMP").into());
     }
     check_apart(&args.root, &args.log)?;
     let options = DumpOptions {
-        root: args.root.clone(),
-        log: args.log.clone(),
-        standby: args.standby.clone(),
         full: args.full,
         privileged: args.privileged,
+        atime: args.atime,
         barrier: args.barrier.clone(),
+        snapshot: args.snapshot,
+        ..DumpOptions::new(args.root.clone(), args.log.clone(), args.standby.clone())
     };
-    let report = if is_standard(&args.output) {
-        let out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-        dump(&options, "standard output", out)?.0
-    } else {
-        check_apart(&args.root, &std::path::absolute(&args.output)?)?;
-        if std::fs::symlink_metadata(&args.output).is_ok_and(|data| !data.is_file()) {
-            let text =
-                format!("{}: dumping into it: it exists and is no regular file", args.output.display());
-            return Err(Error::new(Class::Refused, text).into());
-        }
-        let draft = Draft::new(&args.output)?;
-        let out = BufWriter::with_capacity(1 << 20, draft.file());
-        let (report, mut out) = dump(&options, &args.output.display().to_string(), out)?;
-        out.flush()?;
-        drop(out);
-        draft.publish(true)?;
-        report
-    };
+    if args.dry_run {
+        return plan_dump(&options, args.json, quiet);
+    }
+    let again = "the same command again: it begins at the same round";
+    let report = watched(TOOL, args.watching.to(quiet), again, |watch| {
+        dump_into(&DumpOptions { watch: watch.clone(), ..options }, &args.output)
+    })?;
     if args.json {
         return output::print_json(&report);
     }
     tell_dump(&report, quiet);
     Ok(())
+}
+
+fn dump_into(options: &DumpOptions, output: &Path) -> Result<DumpReport> {
+    if is_standard(output) {
+        let out = Patient::new(std::io::stdout(), &options.watch);
+        return Ok(dump(options, "standard output", BufWriter::with_capacity(1 << 20, out))?.0);
+    }
+    let absolute = std::path::absolute(output).map_err(|e| Error::io(output.display(), "finding it", e))?;
+    check_apart(&options.root, &absolute)?;
+    if std::fs::symlink_metadata(output).is_ok_and(|data| !data.is_file()) {
+        let text = format!("{}: dumping into it: it exists and is no regular file", output.display());
+        return Err(Error::new(Class::Refused, text));
+    }
+    let draft = Draft::new(output)?;
+    let out = BufWriter::with_capacity(1 << 20, draft.file());
+    let (report, mut out) = dump(options, &output.display().to_string(), out)?;
+    out.flush().map_err(|e| Error::io(output.display(), "writing it", e))?;
+    drop(out);
+    draft.publish(true)?;
+    Ok(report)
+}
+
+#[derive(serde::Serialize)]
+struct Acknowledged {
+    schema: &'static str,
+    standby: String,
+    round: String,
 }
 
 /// `cfor-log ack`
@@ -263,31 +194,52 @@ pub fn ack(args: &AckArgs) -> anyhow::Result<()> {
         let text = format!("{}: acknowledging: it is no directory of a source", args.log.display());
         return Err(Error::new(Class::Usage, text).into());
     }
-    Ok(Store::open(&args.log)?.acknowledge(&args.standby, round)?)
+    Store::open(&args.log)?.acknowledge(&args.standby, round)?;
+    if args.json {
+        let (standby, round) = (args.standby.to_string(), round.to_string());
+        return output::print_json(&Acknowledged { schema: "cfor-ack/1", standby, round });
+    }
+    Ok(())
+}
+
+/// The dump that is named, opened.
+fn with_input<T>(
+    dump: &Path,
+    watch: &Watch,
+    work: impl FnOnce(&str, &mut dyn Read) -> Result<T>,
+) -> Result<T> {
+    if is_standard(dump) {
+        return work("standard input", &mut Patient::new(std::io::stdin(), watch));
+    }
+    let name = dump.display().to_string();
+    let mut file = File::open(dump).map_err(|e| Error::io(&name, "opening it", e))?;
+    work(&name, &mut file)
 }
 
 /// `cfor-log apply`
 pub fn apply_tree(args: &ApplyArgs, quiet: bool) -> anyhow::Result<()> {
     let log = log_dir(args.log.as_ref(), &args.root)?;
     let options = ApplyOptions {
-        root: args.root.clone(),
-        log: log.clone(),
         privileged: args.privileged,
         barrier: args.barrier.clone(),
+        ..ApplyOptions::new(args.root.clone(), log.clone())
     };
-    let never = &mut |_| Ok(());
-    let report = if args.redo {
-        apply(&options, None, never)?
-    } else if is_standard(&args.dump) {
-        apply(&options, Some(("standard input", &mut std::io::stdin().lock())), never)?
-    } else {
-        let name = args.dump.display().to_string();
-        let mut file = File::open(&args.dump).map_err(|e| Error::io(&name, "opening it", e))?;
-        apply(&options, Some((&name, &mut file)), never)?
-    };
+    let resume = format!("cfor-log apply --redo --root {} --log {}", args.root.display(), log.display());
+    let report = watched(TOOL, args.watching.to(quiet), &resume, |watch| {
+        let options = ApplyOptions { watch: watch.clone(), ..options };
+        if args.dry_run {
+            return with_input(&args.dump, watch, |name, input| capture::apply::plan(&options, name, input));
+        }
+        let stop = &mut |_| watch.check();
+        if args.redo {
+            return apply(&options, None, stop);
+        }
+        with_input(&args.dump, watch, |name, input| apply(&options, Some((name, input)), stop))
+    })?;
     if args.verify {
         let index = store::load_index(&log.join("index"))?;
-        differences(&args.root, &index, false, quiet)?;
+        let found = verify::read_tree(&Root::open(&args.root)?, index.options)?;
+        differences(&args.root, &index, &found, false, quiet)?;
     }
     if args.json {
         return output::print_json(&report);
@@ -295,8 +247,14 @@ pub fn apply_tree(args: &ApplyArgs, quiet: bool) -> anyhow::Result<()> {
     let ApplyReport { redone, new, gone, changed, data, .. } = &report;
     if !quiet {
         let redone = if *redone { "an interrupted apply was finished; " } else { "" };
+        let planned = if args.dry_run { "nothing was changed; it would be: " } else { "" };
         let data = show_size(*data);
-        output::tell(&format!("{redone}{new} new, {gone} gone, {changed} changed, {data} of data\n"));
+        output::tell(&format!(
+            "{redone}{planned}{new} new, {gone} gone, {changed} changed, {data} of data\n"
+        ));
+    }
+    if args.dry_run {
+        return Ok(());
     }
     Ok(output::print(&format!("{}\n", report.round))?)
 }
@@ -309,10 +267,8 @@ struct Verified {
 }
 
 /// Compares a tree with an index; the differences are data. Class `Differs` if there are any.
-fn differences(path: &Path, expected: &Index, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let root = Root::open(path)?;
-    let found = verify::read_tree(&root, expected.options)?;
-    let differences = verify::compare(expected, &found)?;
+fn differences(path: &Path, expected: &Index, found: &Index, json: bool, quiet: bool) -> anyhow::Result<()> {
+    let differences = verify::compare(expected, found)?;
     let count = differences.len();
     if json {
         output::print_json(&Verified { schema: "cfor-verify/1", equal: count == 0, differences })?;
@@ -332,12 +288,18 @@ fn differences(path: &Path, expected: &Index, json: bool, quiet: bool) -> anyhow
 
 /// `cfor-log verify`
 pub fn verify_tree(args: &VerifyArgs, quiet: bool) -> anyhow::Result<()> {
-    let expected = match &args.against {
-        Some(dir) if dir.is_dir() => verify::read_tree(&Root::open(dir)?, 0)?,
-        Some(index) => store::load_index(index)?,
-        None => store::load_index(&log_dir(args.log.as_ref(), &args.root)?.join("index"))?,
-    };
-    differences(&args.root, &expected, args.json, quiet)
+    let (expected, found) = watched(TOOL, args.watching.to(quiet), "the same command again", |watch| {
+        let read =
+            |dir: &Path, options| scan::scan_watched(&Root::open(dir)?, &scan::nothing()?, options, watch);
+        let expected = match &args.against {
+            Some(dir) if dir.is_dir() => read(dir, 0)?,
+            Some(index) => store::load_index(index)?,
+            None => store::load_index(&log_dir(args.log.as_ref(), &args.root)?.join("index"))?,
+        };
+        let found = read(&args.root, expected.options)?;
+        Ok((expected, found))
+    })?;
+    differences(&args.root, &expected, &found, args.json, quiet)
 }
 
 /// `cfor-log seed`
@@ -345,20 +307,23 @@ pub fn seed_tree(args: &SeedArgs, quiet: bool) -> anyhow::Result<()> {
     check_apart(&args.root, &args.log)?;
     check_apart(&args.root, &args.target)?;
     let source = DumpOptions {
-        root: args.root.clone(),
-        log: args.log.clone(),
-        standby: args.standby.clone(),
-        full: false,
         privileged: args.privileged,
+        atime: args.atime,
         barrier: args.barrier.clone(),
+        snapshot: args.snapshot,
+        ..DumpOptions::new(args.root.clone(), args.log.clone(), args.standby.clone())
     };
+    if args.dry_run {
+        return plan_dump(&source, args.json, quiet);
+    }
     let target = ApplyOptions {
-        root: args.target.clone(),
-        log: log_dir(args.target_log.as_ref(), &args.target)?,
         privileged: args.privileged,
-        barrier: None,
+        ..ApplyOptions::new(args.target.clone(), log_dir(args.target_log.as_ref(), &args.target)?)
     };
-    let report = seed(&source, &target)?;
+    let report = watched(TOOL, args.watching.to(quiet), "the same command again: it goes on", |watch| {
+        let source = DumpOptions { watch: watch.clone(), ..source };
+        seed(&source, &target)
+    })?;
     if args.json {
         return output::print_json(&report);
     }

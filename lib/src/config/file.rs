@@ -135,6 +135,12 @@ pub fn to_toml(name: &Name, config: &VolumeConfig) -> String {
         }
         lines.push(format!("timeout = \"{}ms\"", leg.timeout_ms));
         lines.push(format!("retries = {}", leg.retries));
+        if let Some(rate) = leg.rate {
+            lines.push(format!("rate = {rate}"));
+        }
+        if let Some(old) = &leg.replaces {
+            lines.push(format!("replaces = {}", quoted(old.as_str())));
+        }
     }
     lines.join("\n") + "\n"
 }

@@ -57,6 +57,10 @@ struct Leg {
     timeout: Option<Value>,
     #[serde(default)]
     retries: Option<Value>,
+    #[serde(default)]
+    rate: Option<Value>,
+    #[serde(default)]
+    replaces: Option<Value>,
 }
 
 /// A value that may be written as text or as a number; means the same as after `=` on the command line.
@@ -166,6 +170,8 @@ impl Leg {
             ("flush", self.flush),
             ("timeout", self.timeout),
             ("retries", self.retries),
+            ("rate", self.rate),
+            ("replaces", self.replaces),
         ];
         for (key, value) in options {
             if let Some(Value(value)) = value {

@@ -51,8 +51,9 @@ impl Iterator for Events {
     }
 }
 
+/// One connection to the daemon of a volume.
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     volume: VolumeDir,
     stream: UnixStream,
     lines: Lines,
@@ -60,7 +61,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(volume: &VolumeDir, deadline: Duration) -> Result<Self> {
+    /// Connects; what is asked over it is answered within `deadline` from now.
+    pub(super) fn open(volume: &VolumeDir, deadline: Duration) -> Result<Self> {
         let path = volume.control_socket()?;
         let deadline = Instant::now() + deadline;
         let stream = loop {
@@ -74,7 +76,13 @@ impl Connection {
         Ok(Self { volume: volume.clone(), stream, lines: Lines::default(), deadline: Some(deadline) })
     }
 
-    fn ask(&mut self, request: &Request) -> Result<serde_json::Value> {
+    /// The next question has so long for its answer.
+    pub(super) fn extend(&mut self, deadline: Duration) {
+        self.deadline = Some(Instant::now() + deadline);
+    }
+
+    /// One question, and the value of its answer.
+    pub(super) fn ask(&mut self, request: &Request) -> Result<serde_json::Value> {
         let line = to_line(request)?;
         self.arm()?;
         self.stream.write_all(&line).map_err(|e| self.failed("asking", &e))?;

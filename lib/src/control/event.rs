@@ -42,6 +42,10 @@ pub enum EventKind {
     Elected,
     /// A flush of a leg failed.
     FlushFailed,
+    /// Nothing of a resync is answered any more.
+    Stalled,
+    /// A resync that had stalled moves again.
+    Moving,
     /// A block was read from another leg and written back.
     Repaired,
     /// A leg's server sent replies nobody asked for.

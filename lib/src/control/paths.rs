@@ -6,6 +6,7 @@
 //! DIR/NAME/               one volume, mode 0700
 //!   volume.toml           its legs and options, written by `create`
 //!   LEG.record  LEG.map   record and map of each leg
+//!   NAME.tracker          the map of each tracker
 //!   control.sock          the control socket
 //!   nbd.sock              the listener when no other was asked for
 //!   lock  mirrord.pid     held and written by the daemon
@@ -121,6 +122,24 @@ impl VolumeDir {
     /// `LEG.map`
     pub fn map(&self, leg: &Name) -> PathBuf {
         self.path.join(format!("{leg}.map"))
+    }
+
+    /// `NAME.tracker`
+    pub fn tracker(&self, tracker: &Name) -> PathBuf {
+        self.path.join(format!("{tracker}.tracker"))
+    }
+
+    /// The names of all trackers, sorted: the files are the list. At most [`limits::TRACKERS`] of them are ever
+    /// made by us.
+    pub fn trackers(&self) -> Result<Vec<Name>> {
+        let fail = |e| Error::io(self.path.display(), "listing trackers", e);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name();
+            names.extend(name.to_str().and_then(|n| n.strip_suffix(".tracker")).and_then(|n| n.parse().ok()));
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// `lock`

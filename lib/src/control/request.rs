@@ -32,8 +32,92 @@ pub enum Request {
         #[serde(default)]
         full: bool,
     },
+    /// A new leg, with everything missing.
+    LegAdd {
+        /// The LEG of the command line, its path absolute.
+        leg: String,
+        /// The leg whose place it takes as soon as it is `UpToDate`.
+        #[serde(default)]
+        replaces: Option<Name>,
+    },
+    /// A leg is no member any more.
+    LegRemove {
+        /// Which leg.
+        leg: Name,
+    },
+    /// Changes settings of a leg.
+    LegSet {
+        /// Which leg.
+        leg: Name,
+        /// `key=value` of the LEG grammar, and `device=`.
+        set: Vec<String>,
+    },
+    /// Copies to a leg, or to all legs, wait until `resume`, or until the daemon ends.
+    Pause {
+        /// Which leg; all, if none is named.
+        #[serde(default)]
+        leg: Option<Name>,
+    },
+    /// They go on.
+    Resume {
+        /// Which leg; all, if none is named.
+        #[serde(default)]
+        leg: Option<Name>,
+    },
+    /// Makes, removes or rotates a tracker. [`TrackerAction::Take`] belongs to the connection that sent it: when
+    /// that ends without a word, the marks go back.
+    Tracker {
+        /// What is done.
+        action: TrackerAction,
+        /// Which tracker.
+        tracker: Name,
+    },
+    /// Of the marks that this connection took: these ranges, as (offset, length) in bytes, were copied and need not
+    /// go back. Blocks that lie in a range only in part stay.
+    Copied {
+        /// Which tracker.
+        tracker: Name,
+        /// At most [`crate::base::limits::CONTROL_RANGES`].
+        ranges: Vec<(u64, u64)>,
+    },
+    /// A page of the marks of a map, as the value of the reply ([`super::tracker::Page`]).
+    Marks {
+        /// Of which map.
+        of: MapOf,
+        /// The first word (of 64 blocks) that is wanted.
+        first: u64,
+    },
     /// A clean stop, the same as SIGTERM.
     Stop,
+}
+
+/// What [`Request::Tracker`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackerAction {
+    /// From now on it marks what changes.
+    Add,
+    /// It is forgotten.
+    Remove,
+    /// Its marks are closed: they can be read and wait for a word, while it goes on with the blocks of every write
+    /// in flight. Answered with `Busy` while another connection holds some.
+    Take,
+    /// Whoever took the marks has what it needs on stable storage: they are dropped.
+    Confirm,
+    /// They go back into the tracker.
+    GiveBack,
+}
+
+/// The map that [`Request::Marks`] asks about.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapOf {
+    /// What a leg misses.
+    Leg(Name),
+    /// What has changed, including what was taken and not confirmed.
+    Tracker(Name),
+    /// Only what this connection took.
+    Taken(Name),
 }
 
 /// What [`Request::Leg`] does.
@@ -46,6 +130,8 @@ pub enum LegAction {
     Attach,
     /// Treat it as failed at once, without waiting for its deadline.
     Fail,
+    /// Forget what it holds, and its failures: everything is copied to it.
+    Reset,
 }
 
 impl LegAction {
@@ -55,6 +141,7 @@ impl LegAction {
             Self::Detach => "detach",
             Self::Attach => "attach",
             Self::Fail => "fail",
+            Self::Reset => "reset",
         }
     }
 }
@@ -153,9 +240,22 @@ mod tests {
                 r#"{"request":"leg","action":"detach","leg":"far"}"#,
             ),
             (
+                Request::Tracker { action: TrackerAction::GiveBack, tracker: leg.clone() },
+                r#"{"request":"tracker","action":"give-back","tracker":"far"}"#,
+            ),
+            (
+                Request::Marks { of: MapOf::Taken(leg.clone()), first: 7 },
+                r#"{"request":"marks","of":{"taken":"far"},"first":7}"#,
+            ),
+            (
+                Request::Copied { tracker: leg.clone(), ranges: vec![(0, 65536)] },
+                r#"{"request":"copied","tracker":"far","ranges":[[0,65536]]}"#,
+            ),
+            (
                 Request::Resync { leg: Some(leg), full: false },
                 r#"{"request":"resync","leg":"far","full":false}"#,
             ),
+            (Request::Pause { leg: None }, r#"{"request":"pause","leg":null}"#),
             (Request::Stop, r#"{"request":"stop"}"#),
         ] {
             assert_eq!(to_line(&request).expect("line"), format!("{line}\n").as_bytes());

@@ -66,6 +66,20 @@ pub struct Status {
     pub next: Option<String>,
     /// Its legs, in the order of the configuration.
     pub legs: Vec<LegStatus>,
+    /// Its trackers, by name.
+    pub trackers: Vec<TrackerStatus>,
+}
+
+/// A tracker: what changed since a moment.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct TrackerStatus {
+    /// Its name.
+    pub name: String,
+    /// Bytes that changed, those taken included.
+    pub dirty: u64,
+    /// Bytes of them that somebody has taken and not confirmed; `null` if nobody has.
+    pub taken: Option<u64>,
 }
 
 /// The state of one leg.
@@ -100,6 +114,13 @@ pub struct LegStatus {
     pub unflushed: u64,
     /// Bytes *missing* that are not copied before the hold time of a lost connection has ended.
     pub held: u64,
+    /// An administrator paused its resync.
+    pub paused: bool,
+    /// Why its resync does not move, one word: `paused`, `held`, `waiting-for-hold`, `rate`, `no-source`,
+    /// `target-stalled`, `source-stalled`, `retry`, `record`, `rewrite`; absent while it moves.
+    pub halt: Option<String>,
+    /// Most bytes a second of its resync; absent for `auto`.
+    pub rate_limit: Option<u64>,
     /// Bytes to be read and written in place again before a flush of it is believed.
     pub rewrite: u64,
     /// Bytes received from it over the network since the start.

@@ -7,6 +7,22 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The drafts of this process that are not published.
+static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn drafts() -> MutexGuard<'static, Vec<PathBuf>> {
+    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all drafts of this process, which is about to end. One that is just being published is there, or not.
+pub fn forget_drafts() {
+    for path in drafts().drain(..) {
+        // As with a draft that is dropped.
+        let _ = std::fs::remove_file(path);
+    }
+}
 
 /// A file that has no name yet that anybody looks for; dropped without [`Draft::publish`] it is removed.
 ///
@@ -46,6 +62,7 @@ impl Draft {
             .mode(0o600)
             .open(&temporary)
             .map_err(|e| Error::io(temporary.display(), "creating it", e))?;
+        drafts().push(temporary.clone());
         Ok(Self { file, temporary, destination: destination.to_owned(), published: false })
     }
 
@@ -65,14 +82,20 @@ impl Draft {
             rename_new(&self.temporary, &self.destination)?;
         }
         self.published = true;
+        self.forget();
         sync_dir(directory_of(&self.destination))?;
         self.file.try_clone().map_err(|e| fail("opening it", e))
+    }
+
+    fn forget(&self) {
+        drafts().retain(|path| *path != self.temporary);
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.published {
+            self.forget();
             // The name is random and ours; if it cannot be removed, nothing reads it.
             let _ = std::fs::remove_file(&self.temporary);
         }

@@ -55,6 +55,16 @@ impl FileDevice {
         Self::open_as(path, write, false)
     }
 
+    /// Opens it to read what somebody else may be writing to: without a lock, which could not be had.
+    pub fn open_unlocked(path: &Path) -> Result<Self> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags((rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits().cast_signed())
+            .open(path)
+            .map_err(|e| Error::io(path.display(), "opening it", e))?;
+        Self::of(opened, path)
+    }
+
     fn open_as(path: &Path, write: bool, claim: bool) -> Result<Self> {
         use rustix::fs::OFlags;
         let fail = |doing: &str, e: io::Error| Error::io(path.display(), doing, e);
@@ -69,6 +79,19 @@ impl FileDevice {
             Some(Errno::ISDIR) => Error::os(Class::Usage, path.display(), "opening it", e),
             _ => fail("opening it", e),
         })?;
+        let this = Self::of(file, path)?;
+        if this.block {
+            lock::lock_device(&this.file, path, write)?;
+        } else {
+            lock::lock(&this.file, path, write)?;
+        }
+        // Whoever held it before may have changed it.
+        let size = size_of(&this.file).map_err(|e| fail("reading its size", e))?;
+        Ok(Self { size, ..this })
+    }
+
+    fn of(file: File, path: &Path) -> Result<Self> {
+        let fail = |doing: &str, e: io::Error| Error::io(path.display(), doing, e);
         let kind = file.metadata().map_err(|e| fail("reading its type", e))?.file_type();
         let block = kind.is_block_device();
         if !block && !kind.is_file() {
@@ -77,11 +100,6 @@ impl FileDevice {
                 Class::Usage,
                 format!("{}: opening it: {what}, not a file or block device", path.display()),
             ));
-        }
-        if block {
-            lock::lock_device(&file, path, write)?;
-        } else {
-            lock::lock(&file, path, write)?;
         }
         let size = size_of(&file).map_err(|e| fail("reading its size", e))?;
         let (no_punch, no_zero_range) = (AtomicBool::new(false), AtomicBool::new(false));

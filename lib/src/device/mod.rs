@@ -1,6 +1,7 @@
 //! Floor 1: things with bytes. Files and block devices that hold a leg, the one way to replace a small file, the
 //! fields that every fixed header is built from, and the store that crash tests freeze.
 
+pub mod beneath;
 pub mod boot;
 pub mod durable;
 pub mod fault;
@@ -10,6 +11,7 @@ pub mod in_use;
 pub mod lock;
 pub mod output;
 
+pub use beneath::Confined;
 pub use boot::boot_id;
 pub use fault::{FileSlots, FrozenStore, SlotStore};
 pub use fields::Features;

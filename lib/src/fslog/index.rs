@@ -11,6 +11,9 @@ use std::io::{Read, Write};
 /// Option of a tree: `trusted.*` and all `security.*` attributes belong to it.
 pub const PRIVILEGED: u32 = 1;
 
+/// Option of a tree: times of last access belong to it.
+pub const ATIME: u32 = 2;
+
 /// The entries of a directory.
 pub type Entries = BTreeMap<Box<[u8]>, ObjectId>;
 

@@ -100,6 +100,8 @@ pub struct Meta {
     pub gid: u32,
     /// Time of the last modification.
     pub mtime: Time,
+    /// Time of the last access of a file or directory, if it belongs to the tree ([`super::index::ATIME`]).
+    pub atime: Time,
     /// Size of a regular file, 0 for everything else.
     pub size: u64,
     /// Major and minor number of a device, 0 for everything else.
@@ -143,7 +145,9 @@ pub mod differs {
     pub const NATURE: u32 = 64;
     /// Contents.
     pub const CONTENT: u32 = 128;
-    const NAMES: [(u32, &str); 8] = [
+    /// Time of the last access.
+    pub const ATIME: u32 = 256;
+    const NAMES: [(u32, &str); 9] = [
         (MODE, "mode"),
         (OWNER, "owner"),
         (TIMES, "times"),
@@ -152,6 +156,7 @@ pub mod differs {
         (SIZE, "size"),
         (NATURE, "kind"),
         (CONTENT, "content"),
+        (ATIME, "atime"),
     ];
 
     /// The words for a set of bits.
@@ -167,6 +172,7 @@ impl Meta {
         bit(self.mode != other.mode, differs::MODE)
             | bit((self.uid, self.gid) != (other.uid, other.gid), differs::OWNER)
             | bit(self.mtime != other.mtime, differs::TIMES)
+            | bit(self.atime != other.atime, differs::ATIME)
             | bit(self.xattrs != other.xattrs, differs::XATTRS)
             | bit(self.flags != other.flags, differs::FLAGS)
             | bit(self.size != other.size, differs::SIZE)
@@ -182,6 +188,7 @@ impl Meta {
     pub fn pack(&self, to: &mut Pack) {
         to.u8(self.kind as u8).u32(self.mode).u32(self.uid).u32(self.gid);
         self.mtime.pack(to);
+        self.atime.pack(to);
         to.u64(self.size).u32(self.device.0).u32(self.device.1).u32(self.flags).string(&self.link);
         to.u32(self.xattrs.len() as u32);
         for (name, value) in &self.xattrs {
@@ -199,6 +206,7 @@ impl Meta {
             uid: from.u32()?,
             gid: from.u32()?,
             mtime: Time::unpack(from)?,
+            atime: Time::unpack(from)?,
             size: from.u64()?,
             device: (from.u32()?, from.u32()?),
             flags: from.u32()?,
@@ -264,6 +272,7 @@ pub(crate) mod tests {
             uid: 0,
             gid: 0,
             mtime: Time { seconds: 1, nanos: 2 },
+            atime: Time::default(),
             size,
             device: (0, 0),
             flags: 0,

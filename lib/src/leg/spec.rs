@@ -44,6 +44,10 @@ pub struct LegSpec {
     pub timeout_ms: u64,
     /// Attempts to reach it again, or to repeat a failed request, before it leaves the set.
     pub retries: u32,
+    /// Most bytes a second that a resync or a comparison moves; `None` (`auto`): as fast as clients leave room.
+    pub rate: Option<u64>,
+    /// This leg takes the place of the one of that name as soon as it is `UpToDate` (`leg replace`).
+    pub replaces: Option<Name>,
 }
 
 impl LegSpec {
@@ -57,6 +61,8 @@ impl LegSpec {
             flush_unsafe: false,
             timeout_ms: limits::LEG_TIMEOUT_MS,
             retries: limits::LEG_RETRIES,
+            rate: None,
+            replaces: None,
         }
     }
 }
@@ -85,6 +91,12 @@ impl fmt::Display for LegSpec {
         }
         if self.retries != limits::LEG_RETRIES {
             write!(f, ",retries={}", self.retries)?;
+        }
+        if let Some(rate) = self.rate {
+            write!(f, ",rate={rate}")?;
+        }
+        if let Some(old) = &self.replaces {
+            write!(f, ",replaces={old}")?;
         }
         Ok(())
     }
@@ -140,10 +152,11 @@ mod tests {
             flush_unsafe in any::<bool>(),
             timeout_ms in 1..=limits::LEG_TIMEOUT_MAX_MS,
             retries in 0..=limits::LEG_RETRIES_MAX,
+            rate in proptest::option::of(1..=limits::RATE_MAX),
         ) {
             proptest::prop_assume!(name != "meta");
             let name: Name = name.parse().expect("name");
-            let leg = LegSpec { read, flush_unsafe, timeout_ms, retries, ..LegSpec::new(name, device) };
+            let leg = LegSpec { read, flush_unsafe, timeout_ms, retries, rate, ..LegSpec::new(name, device) };
             proptest::prop_assert_eq!(leg.to_string().parse::<LegSpec>().expect("parse"), leg);
         }
 

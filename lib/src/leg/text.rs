@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! LEG := [NAME=]DEVICE[,mode=sync][,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
+//!        [,rate=auto|SIZE]
 //! ```
 //!
 //! A comma inside DEVICE is written twice. What stands before the first `=` is a name if it has a name's shape
@@ -10,7 +11,7 @@
 //! `./a=b`.
 
 use super::{LegDevice, LegSpec, Mode, ReadPreference};
-use crate::base::units::parse_duration_ms;
+use crate::base::units::{parse_duration_ms, parse_size};
 use crate::base::{Class, Error, Name, Result, limits};
 use std::str::FromStr;
 
@@ -31,6 +32,10 @@ pub struct LegText {
     pub timeout_ms: Option<u64>,
     /// `retries=`
     pub retries: Option<u32>,
+    /// `rate=`, bytes a second; `Some(None)` is `auto`.
+    pub rate: Option<Option<u64>>,
+    /// `replaces=`, written by `leg replace`.
+    pub replaces: Option<Name>,
 }
 
 impl LegText {
@@ -44,6 +49,8 @@ impl LegText {
             flush_unsafe: None,
             timeout_ms: None,
             retries: None,
+            rate: None,
+            replaces: None,
         }
     }
 
@@ -66,10 +73,12 @@ impl LegText {
                 Ok(n) if n <= limits::LEG_RETRIES_MAX => once(&mut self.retries, key, n),
                 _ => Err(bad(key, value, &format!("must be a number from 0 to {}", limits::LEG_RETRIES_MAX))),
             },
+            "rate" => once(&mut self.rate, key, rate(value)?),
+            "replaces" => once(&mut self.replaces, key, value.parse()?),
             _ => Err(Error::new(
                 Class::Usage,
                 format!(
-                    "{}: unknown key of a leg; known are mode, read, flush, timeout, retries",
+                    "{}: unknown key of a leg; known are mode, read, flush, timeout, retries, rate",
                     key.escape_default()
                 ),
             )),
@@ -96,6 +105,8 @@ impl LegText {
             flush_unsafe: self.flush_unsafe.unwrap_or(lower.flush_unsafe),
             timeout_ms: self.timeout_ms.unwrap_or(lower.timeout_ms),
             retries: self.retries.unwrap_or(lower.retries),
+            rate: self.rate.unwrap_or(lower.rate),
+            replaces: self.replaces.or(lower.replaces),
         }
     }
 }
@@ -105,6 +116,20 @@ fn mode(value: &str) -> Result<Mode> {
         return Err(bad("mode", value, "asynchronous legs are not supported; the only mode is sync"));
     }
     value.parse()
+}
+
+fn rate(value: &str) -> Result<Option<u64>> {
+    if value == "auto" {
+        return Ok(None);
+    }
+    match parse_size(value)? {
+        bytes @ 1..=limits::RATE_MAX => Ok(Some(bytes)),
+        _ => Err(bad(
+            "rate",
+            value,
+            &format!("must be auto, or from 1 to {} bytes a second", limits::RATE_MAX),
+        )),
+    }
 }
 
 fn bad(key: &str, value: &str, why: &str) -> Error {

@@ -28,11 +28,7 @@ pub fn blocks_of(object: &str, header: &Header, mark: Mark, range: &ByteRange) -
     }
     Ok(match mark {
         Mark::Set => block.cover(range),
-        Mark::Clear => {
-            let end = if range.end() == size { block.count(size) } else { block.index(range.end()) };
-            let start = block.count(range.offset);
-            start..end.max(start)
-        }
+        Mark::Clear => block.within(range, size),
     })
 }
 

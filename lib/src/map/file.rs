@@ -59,6 +59,18 @@ impl Marks {
         self.store_bits(blocks, false);
     }
 
+    /// Makes the bits those of a set of the same volume. Words that are right already are not stored, so that
+    /// their pages stay clean.
+    pub fn store(&mut self, set: &BlockSet) {
+        assert_eq!(set.blocks(), self.blocks, "the set of another volume");
+        for (bytes, word) in self.bits.bytes_mut().chunks_exact_mut(8).zip(set.words()) {
+            let word = word.to_le_bytes();
+            if *bytes != word {
+                bytes.copy_from_slice(&word);
+            }
+        }
+    }
+
     #[inline]
     fn store_bits(&mut self, blocks: Range<u64>, value: bool) {
         assert!(blocks.end <= self.blocks, "block {} is past the volume", blocks.end);

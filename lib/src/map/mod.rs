@@ -21,4 +21,4 @@ pub use format::{Durability, Header, Identity};
 pub use ranges::{RangeSource, Ranges};
 pub use seal::{Belief, Doubt, Expect};
 pub use set::BlockSet;
-pub use stream::{MapReader, Source};
+pub use stream::{MapReader, SetSource, Source};

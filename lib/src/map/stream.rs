@@ -1,6 +1,6 @@
 //! Maps from front to back: 64-bit words in pieces that fit into a cache, whatever the size of the volume.
 
-use super::format::{BITS_AT, Durability, HEADER_LEN, Header};
+use super::format::{BITS_AT, Durability, HEADER_LEN, Header, Identity};
 use crate::base::{BlockSize, Class, Error, Result};
 use crate::device::lock::open_locked;
 use crate::device::{Output, boot_id};
@@ -31,6 +31,44 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn fill(&mut self, words: &mut [u64]) -> Result<()> {
         (**self).fill(words)
+    }
+}
+
+/// A map whose words are in memory.
+#[derive(Clone, Debug)]
+pub struct SetSource {
+    header: Header,
+    words: Vec<u64>,
+    at: usize,
+}
+
+impl SetSource {
+    /// A map of these words; missing ones are zero, bits past the volume are ignored.
+    pub fn new(header: Header, mut words: Vec<u64>) -> Self {
+        words.resize((header.identity.bits_len() / 8) as usize, 0);
+        trim(&mut words, 0, header.identity.blocks());
+        Self { header, words, at: 0 }
+    }
+
+    /// The same from its beginning.
+    #[must_use]
+    pub fn rewound(self) -> Self {
+        Self { at: 0, ..self }
+    }
+}
+
+impl Source for SetSource {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn fill(&mut self, words: &mut [u64]) -> Result<()> {
+        let rest = &self.words[self.at..];
+        let here = rest.len().min(words.len());
+        words[..here].copy_from_slice(&rest[..here]);
+        words[here..].fill(0);
+        self.at += here;
+        Ok(())
     }
 }
 
@@ -257,17 +295,34 @@ pub fn each_chunk(source: &mut dyn Source, take: &mut dyn FnMut(&[u64], u64) -> 
 
 /// Calls `take` with every run of neighbouring dirty blocks, in order, none touching another.
 pub fn each_run(source: &mut dyn Source, take: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
-    let mut open: Option<u64> = None;
+    let mut runs = Runs::default();
     let blocks = source.header().identity.blocks();
-    each_chunk(source, &mut |words, first| {
+    each_chunk(source, &mut |words, first| runs.words(words, first, take))?;
+    runs.end(blocks, take)
+}
+
+/// Finds runs in words that come piece by piece.
+#[derive(Debug, Default)]
+struct Runs {
+    open: Option<u64>,
+}
+
+impl Runs {
+    /// Words from number `first` on, which follow those before.
+    fn words(
+        &mut self,
+        words: &[u64],
+        first: u64,
+        take: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
         for (at, word) in (first..).zip(words) {
             let (mut at, mut word, mut left) = (at * 64, *word, 64);
             // Whole words in the middle of a run, or between two, cost nothing more.
-            if word == if open.is_some() { u64::MAX } else { 0 } {
+            if word == if self.open.is_some() { u64::MAX } else { 0 } {
                 continue;
             }
             while left > 0 {
-                let same = match open {
+                let same = match self.open {
                     Some(_) => (!word).trailing_zeros(),
                     None => word.trailing_zeros(),
                 }
@@ -278,17 +333,60 @@ pub fn each_run(source: &mut dyn Source, take: &mut dyn FnMut(Range<u64>) -> Res
                     break;
                 }
                 word >>= same;
-                match open.take() {
+                match self.open.take() {
                     Some(start) => take(start..at)?,
-                    None => open = Some(at),
+                    None => self.open = Some(at),
                 }
             }
         }
         Ok(())
-    })?;
-    match open {
-        Some(start) => take(start..blocks),
-        None => Ok(()),
+    }
+
+    /// The last run.
+    fn end(self, blocks: u64, take: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
+        match self.open {
+            Some(start) => take(start..blocks),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A [`Tally`] of words that pass.
+#[derive(Debug)]
+pub struct RunTally {
+    identity: Identity,
+    runs: Runs,
+    first: u64,
+    tally: Tally,
+}
+
+impl RunTally {
+    /// Nothing has passed.
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, runs: Runs::default(), first: 0, tally: Tally::default() }
+    }
+
+    /// The next words; what is past the volume is not looked at.
+    pub fn words(&mut self, words: &[u64]) {
+        let left = self.identity.bits_len() / 8 - self.first.min(self.identity.bits_len() / 8);
+        let words = &words[..words.len().min(left as usize)];
+        let Self { identity, runs, tally, .. } = self;
+        // Counting does not fail.
+        let _ = runs.words(words, self.first, &mut |run| {
+            tally.add(&run, identity.size, identity.block);
+            Ok(())
+        });
+        self.first += words.len() as u64;
+    }
+
+    /// What has passed.
+    pub fn finish(self) -> Tally {
+        let Self { identity, runs, mut tally, .. } = self;
+        let _ = runs.end(identity.blocks(), &mut |run| {
+            tally.add(&run, identity.size, identity.block);
+            Ok(())
+        });
+        tally
     }
 }
 

@@ -1,6 +1,6 @@
 //! Connecting.
 
-use super::tune_tcp;
+use super::{tune_tcp, tune_unix};
 use crate::base::{Address, Class, Error, Result};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -73,6 +73,7 @@ pub fn connect(endpoint: &Endpoint) -> Result<OwnedFd> {
         Endpoint::Unix(path) => {
             let address = unix_address(path).map_err(failed)?;
             let fd = stream(AddressFamily::UNIX).map_err(failed)?;
+            tune_unix(&fd);
             started(rustix::net::connect(&fd, &address)).map_err(failed)?;
             fd
         }

@@ -17,8 +17,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// A leg that was looked at, and stays locked until the volume is made.
-struct Checked {
-    size: u64,
+pub(super) struct Checked {
+    pub(super) size: u64,
     _device: Option<FileDevice>,
 }
 
@@ -137,7 +137,7 @@ fn probe(uri: &str, timeout_ms: u64) -> Result<(u64, TransmissionFlags)> {
 }
 
 /// Step 1 for one leg.
-fn check_leg(leg: &LegSpec) -> Result<Checked> {
+pub(super) fn check_leg(leg: &LegSpec) -> Result<Checked> {
     match &leg.device {
         LegDevice::File(path) => {
             let device = FileDevice::open(path, true)?;
@@ -168,7 +168,7 @@ fn place(data: &Metadata) -> (u64, u64) {
 }
 
 /// One file under two names is no mirror. Before anything is locked: the second lock would fail.
-fn refuse_twins(legs: &[LegSpec]) -> Result<()> {
+pub(super) fn refuse_twins(legs: &[LegSpec]) -> Result<()> {
     let mut seen: Vec<((u64, u64), &Name)> = Vec::new();
     for leg in legs {
         let LegDevice::File(path) = &leg.device else { continue };

@@ -4,10 +4,13 @@ pub mod core;
 mod create;
 mod driver;
 mod entrance;
+mod members;
 mod metrics;
+pub mod offline;
 pub mod options;
 mod serve;
 mod state;
+pub mod trackers;
 
 pub use create::create;
 pub use options::{

@@ -131,11 +131,13 @@ fn serve_with(
     let records = Arc::new(Mutex::new(opened.records));
     let setup = Setup {
         name: options.name.clone(),
+        dir: options.volume_dir(),
         id: opened.id,
         size: opened.size,
         config,
         starts: opened.starts,
-        maps: opened.maps.clone(),
+        maps: opened.maps,
+        trackers: opened.trackers,
         records: Arc::clone(&records),
         widened: opened.widened,
         notes: opened.notes,
@@ -151,19 +153,24 @@ fn serve_with(
         signals,
         hangups,
     };
-    let clean = driver::run(setup, notice)?;
+    let maps = driver::run(setup, notice)?;
     if let Some(drained) = drained {
         drained.wait(Duration::from_millis(limits::LINGER_MS));
     }
-    close(opened.maps, &clean)?;
-    records.lock().unwrap_or_else(PoisonError::into_inner).demote()
+    close(maps)?;
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whatever the legs have lost: the marks of trackers are all there.
+    for (_, map) in std::mem::take(&mut records.trackers) {
+        map.close_clean()?;
+    }
+    records.demote()
 }
 
 /// Step 3.
-fn close(maps: Vec<MapHandle>, clean: &[bool]) -> Result<()> {
+fn close(maps: Vec<(MapHandle, bool)>) -> Result<()> {
     let mut result = Ok(());
-    for (map, clean) in maps.into_iter().zip(clean) {
-        if *clean {
+    for (map, clean) in maps {
+        if clean {
             result = result.and(map.close_clean());
         }
     }

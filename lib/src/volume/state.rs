@@ -5,15 +5,17 @@
 
 mod open;
 mod persist;
+pub(crate) mod trackers;
 
-use crate::base::{Id, Result};
+use crate::base::{Id, Name, Result};
 use crate::control::VolumeDir;
 use crate::generation::{Flags, Record, RecordStore};
-use crate::map::MapFile;
 use crate::map::file::{Marks, Seal};
+use crate::map::{BlockSet, MapFile};
 use crate::volume::core::LegRecord;
-pub(crate) use open::open;
+pub(crate) use open::{change_trackers, expectation, open, take_lock};
 pub(crate) use persist::persist;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +47,11 @@ impl MapHandle {
         lock(&self.marks).clear(blocks);
     }
 
+    /// Makes the bits those of a set; what is right already is not touched.
+    pub(crate) fn store(&self, set: &BlockSet) {
+        lock(&self.marks).store(set);
+    }
+
     /// The seal, for a change of generation. Takes long: only for workers.
     fn seal(&self) -> MutexGuard<'_, Seal> {
         lock(&self.seal)
@@ -61,25 +68,52 @@ impl MapHandle {
 
 /// The records of all legs, in the order of the configuration, as they are on disk.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the records of the records' stores")]
 pub(crate) struct Records {
     stores: Vec<RecordStore>,
     pub(crate) records: Vec<Record>,
+    /// Maps of trackers: they follow every change of generation, as those of the legs do.
+    pub(crate) trackers: BTreeMap<Name, MapHandle>,
 }
 
 impl Records {
     /// Opens and locks the record of every leg.
-    fn open<'a>(dir: &VolumeDir, names: impl Iterator<Item = &'a crate::base::Name>) -> Result<Self> {
+    pub(crate) fn open<'a>(
+        dir: &VolumeDir,
+        names: impl Iterator<Item = &'a crate::base::Name>,
+    ) -> Result<Self> {
         let (mut stores, mut records) = (Vec::new(), Vec::new());
         for name in names {
             let (store, record) = RecordStore::open(&dir.record(name))?;
             stores.push(store);
             records.push(record);
         }
-        Ok(Self { stores, records })
+        Ok(Self { stores, records, trackers: BTreeMap::new() })
+    }
+
+    /// The number of a leg's record.
+    pub(crate) fn of(&self, leg: Id) -> Option<usize> {
+        self.records.iter().position(|record| record.leg == leg)
+    }
+
+    /// Takes in the record of a new leg.
+    pub(crate) fn push(&mut self, store: RecordStore, record: Record) {
+        self.stores.push(store);
+        self.records.push(record);
+    }
+
+    /// Lets go of the record of a leg.
+    pub(crate) fn remove(&mut self, at: usize) {
+        self.stores.remove(at);
+        self.records.remove(at);
     }
 
     /// Changes the record of a leg durably, if the change changes anything.
-    fn change(&mut self, leg: usize, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+    pub(crate) fn change(
+        &mut self,
+        leg: usize,
+        change: impl FnOnce(&mut Record) -> Result<()>,
+    ) -> Result<()> {
         let mut new = self.records[leg].clone();
         change(&mut new)?;
         if new != self.records[leg] {
@@ -128,6 +162,7 @@ impl Records {
             inconsistent: has(Flags::INCONSISTENT),
             detached: has(Flags::DETACHED),
             failed: has(Flags::FAILED),
+            gone: false,
         }
     }
 }

@@ -190,6 +190,20 @@ pub struct MarkArgs {
     pub(super) force: ForceArgs,
 }
 
+/// `dirtymap rotate`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RotateArgs {
+    /// VOLUME:TRACKER of a running mirrord
+    #[arg(value_name = "VOLUME:TRACKER")]
+    pub from: Named,
+    /// The new map
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub replace: bool,
+}
+
 /// `dirtymap or`, `and`, `sub`, `xor`
 #[derive(Clone, Debug, clap::Args)]
 pub struct CombineArgs {

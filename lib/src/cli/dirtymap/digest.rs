@@ -1,6 +1,6 @@
 //! `digest` and `diff`: what devices hold, and where two of them differ.
 
-use super::{DiffArgs, DigestArgs, output_to};
+use super::{DiffArgs, DigestArgs, How, output_to};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Id, Result};
 use crate::cli::{Meter, Progress, ProgressTo};
@@ -44,8 +44,15 @@ impl Teller {
 }
 
 /// `digest`: the manifest goes to the output; where that is a file, the root is printed.
-pub fn digest(args: &DigestArgs, quiet: bool) -> Result<()> {
+pub fn digest(args: &DigestArgs, how: How) -> Result<()> {
+    let quiet = how.quiet;
     let device = Device::open(&args.device)?;
+    if how.dry_run {
+        let block = args.block.unwrap_or(BlockSize::DEFAULT);
+        let digests =
+            format!("{} digests of blocks of {}", block.count(device.size()), show_size(block.bytes()));
+        return plan(args.out.output.as_deref(), args.out.replace, &format!("{digests}, {}", device.name()));
+    }
     let out = output_to(args.out.output.as_deref(), args.out.replace, false)?;
     let mut teller = Teller::new(device.name().to_owned(), args.progress, quiet)?;
     let block = args.block.unwrap_or(BlockSize::DEFAULT);
@@ -60,6 +67,17 @@ pub fn digest(args: &DigestArgs, quiet: bool) -> Result<()> {
     out.finish()
 }
 
+/// What a dry run prints.
+fn plan(output: Option<&Path>, replace: bool, what: &str) -> Result<()> {
+    let name = output.map_or_else(|| "standard output".into(), Path::to_string_lossy);
+    if output.is_some() {
+        drop(output_to(output, replace, false)?);
+    }
+    let mut out = output_to(None, false, true)?;
+    out.text(&format!("{name}: would be written: {what}\n"))?;
+    out.finish()
+}
+
 /// What a name stands for: a file that begins like a manifest is one, unless it is written `file:PATH`.
 fn side(name: &str) -> Result<Side> {
     if Manifest::is_one(Path::new(name)) {
@@ -69,7 +87,8 @@ fn side(name: &str) -> Result<Side> {
 }
 
 /// `diff`: silent class `Differs` if anything does.
-pub fn diff(args: &DiffArgs, quiet: bool) -> Result<()> {
+pub fn diff(args: &DiffArgs, how: How) -> Result<()> {
+    let quiet = how.quiet;
     let (a, b) = (side(&args.a)?, side(&args.b)?);
     let volumes = [a.volume(), b.volume()];
     let volume = match volumes {
@@ -84,6 +103,10 @@ pub fn diff(args: &DiffArgs, quiet: bool) -> Result<()> {
     let block = args.block.or(a.block()).or(b.block()).unwrap_or(BlockSize::DEFAULT);
     let identity = Identity { volume, leg: Id::NONE, size: a.size(), block };
     identity.check(&args.a)?;
+    if how.dry_run {
+        let what = format!("where {} differ in {} and {}", show_size(identity.size), args.a, args.b);
+        return plan(args.out.output.as_deref(), args.out.replace, &what);
+    }
     let mut out = output_to(args.out.output.as_deref(), args.out.replace, false)?;
     let mut teller = Teller::new(format!("{} {}", args.a, args.b), args.progress, quiet)?;
     let set = sync::diff(&a, &b, block, &mut |done, total| teller.tell(done, total))?;

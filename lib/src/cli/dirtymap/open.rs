@@ -1,12 +1,12 @@
-//! How maps are named and opened: a path, `-`, or `VOLUME:leg/LEG` of a running mirrord.
+//! How maps are named and opened: a path, `-`, or `VOLUME:TRACKER` and `VOLUME:leg/LEG` of a running mirrord.
 
-use crate::base::{BlockSize, ByteRange, Class, Error, Id, Name, Result, limits};
+use crate::base::{ByteRange, Class, Error, Id, Name, Result, limits};
 use crate::cli::ask::REPLY;
-use crate::control::{StateDir, client};
+use crate::control::{self, MapOf, StateDir};
 use crate::map::ahead::Ahead;
 use crate::map::format::{Header, Identity};
 use crate::map::ops::Boxed;
-use crate::map::{MapReader, RangeSource, Ranges, Source as _};
+use crate::map::{MapReader, RangeSource, Ranges, SetSource, Source as _};
 use crate::nbd::client::{Blocking, ClientOptions};
 use crate::nbd::uri::NbdUri;
 use std::fmt;
@@ -36,6 +36,13 @@ pub enum Named {
         /// Its leg.
         leg: Name,
     },
+    /// What a tracker of a running volume holds.
+    Tracker {
+        /// The volume.
+        volume: Name,
+        /// Its tracker.
+        tracker: Name,
+    },
 }
 
 impl FromStr for Named {
@@ -50,6 +57,12 @@ impl FromStr for Named {
         {
             return Ok(Self::Leg { volume: volume.parse()?, leg: leg.parse()? });
         }
+        // As with scp(1): a colon before any slash is no part of a path.
+        if let Some((volume, tracker)) = text.split_once(':')
+            && !text.contains('/')
+        {
+            return Ok(Self::Tracker { volume: volume.parse()?, tracker: tracker.parse()? });
+        }
         Ok(Self::Path(text.into()))
     }
 }
@@ -60,6 +73,7 @@ impl fmt::Display for Named {
             Self::Standard => f.write_str("standard input"),
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Leg { volume, leg } => write!(f, "{volume}:leg/{leg}"),
+            Self::Tracker { volume, tracker } => write!(f, "{volume}:{tracker}"),
         }
     }
 }
@@ -72,7 +86,8 @@ pub fn open_map(name: &Named) -> Result<Boxed> {
             Ok(Box::new(Ahead::new(Box::new(reader))))
         }
         (Some(reader), _) => Ok(Box::new(reader)),
-        (None, Named::Leg { volume, leg }) => of_leg(volume, leg),
+        (None, Named::Leg { volume, leg }) => of_daemon(volume, &MapOf::Leg(leg.clone())),
+        (None, Named::Tracker { volume, tracker }) => of_daemon(volume, &MapOf::Tracker(tracker.clone())),
         (None, _) => Err(Error::new(Class::Internal, format!("{name}: opening it: no way to"))),
     }
 }
@@ -83,7 +98,7 @@ pub fn open_reader(name: &Named) -> Result<Option<MapReader>> {
     let reader = match name {
         Named::Standard => MapReader::stream("standard input", Box::new(std::io::stdin()))?,
         Named::Path(path) => MapReader::open(path)?,
-        Named::Leg { .. } => return Ok(None),
+        Named::Leg { .. } | Named::Tracker { .. } => return Ok(None),
     };
     if reader.is_doubted() {
         super::note(&format!(
@@ -149,22 +164,12 @@ pub fn fetch(uri: &str, context: &str, identity: impl FnOnce(u64) -> Identity) -
     Ok(Box::new(RangeSource::new(uri, Header::new(identity, Id::NONE), ranges.into_sorted())?))
 }
 
-/// What a leg of a running volume lacks, through the volume's own socket.
-fn of_leg(volume: &Name, leg: &Name) -> Result<Boxed> {
-    let status = client::status(&StateDir::from_environment()?.volume(volume), REPLY)?;
-    if !status.legs.iter().any(|other| other.name == leg.as_str()) {
-        let names: Vec<_> = status.legs.iter().map(|leg| leg.name.as_str()).collect();
-        let text = format!("{volume}:leg/{leg}: finding it: its legs are {}", names.join(", "));
-        return Err(Error::new(Class::Usage, text));
-    }
-    let Some(uri) = status.uris.first() else {
-        let text = format!("{volume}:leg/{leg}: asking its mirrord: it listens nowhere");
-        return Err(Error::new(Class::Connect, text));
-    };
-    let of = if status.id.is_empty() { Id::NONE } else { status.id.parse()? };
-    let block = BlockSize::new(status.block)?;
+/// A map of a running volume, through the volume's own socket.
+fn of_daemon(volume: &Name, of: &MapOf) -> Result<Boxed> {
+    let marks = control::tracker::marks(&StateDir::from_environment()?.volume(volume), of, REPLY)?;
     // The leg's id stays out: what comes of this is a copy, not the map that the volume goes by.
-    fetch(uri, &format!("x-mirror:dirty/{leg}"), |size| Identity { volume: of, leg: Id::NONE, size, block })
+    let identity = Identity { volume: marks.volume, leg: Id::NONE, size: marks.size, block: marks.block };
+    Ok(Box::new(SetSource::new(Header::new(identity, Id::NONE), marks.words)))
 }
 
 #[cfg(test)]
@@ -176,7 +181,11 @@ mod tests {
         let named = |text: &str| text.parse::<Named>();
         assert_eq!(named("-").expect("dash"), Named::Standard);
         assert_eq!(named("./v:leg/a").expect("path"), Named::Path("./v:leg/a".into()));
-        assert_eq!(named("a:b").expect("path"), Named::Path("a:b".into()));
+        let tracker =
+            Named::Tracker { volume: "a".parse().expect("name"), tracker: "b".parse().expect("name") };
+        assert_eq!(named("a:b").expect("tracker"), tracker);
+        assert_eq!(named("./a:b").expect("path"), Named::Path("./a:b".into()));
+        assert_eq!(named("a:").expect_err("name").class, Class::Usage);
         let leg = Named::Leg { volume: "v".parse().expect("name"), leg: "a".parse().expect("name") };
         assert_eq!(named("v:leg/a").expect("leg"), leg);
         assert_eq!(named("v:leg/a/b").expect_err("name").class, Class::Usage);

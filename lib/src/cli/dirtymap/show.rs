@@ -8,7 +8,7 @@ use crate::map::convert::{self, Format, Given};
 use crate::map::format::{BITS_AT, Header, Identity};
 use crate::map::ops::{Boxed, Force, Op, combine};
 use crate::map::stream::{Tally, each_chunk, each_run};
-use crate::map::{RangeSource, Ranges};
+use crate::map::{RangeSource, Ranges, Source};
 
 /// Characters of one row of the picture.
 const COLUMNS: u64 = 64;
@@ -110,7 +110,7 @@ fn picture(name: &Named, source: &mut Boxed, out: &mut Output) -> Result<()> {
 }
 
 /// `1.5 GiB (12.5 %), 24576 blocks in 12 runs, the longest 100 MiB`
-fn describe(tally: &Tally, size: u64) -> String {
+pub(super) fn describe(tally: &Tally, size: u64) -> String {
     if tally.blocks == 0 {
         return "nothing".to_owned();
     }
@@ -154,7 +154,7 @@ struct Stat<'a> {
     longest: u64,
 }
 
-fn tally(source: &mut Boxed) -> Result<Tally> {
+pub(super) fn tally(source: &mut dyn Source) -> Result<Tally> {
     let Identity { size, block, .. } = source.header().identity;
     let mut tally = Tally::default();
     each_run(source, &mut |run| {

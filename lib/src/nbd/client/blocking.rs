@@ -1,9 +1,9 @@
 //! A client for command lines: one request at a time, every wait bounded. The only part of this room that
 //! does I/O.
 
-mod stream;
+pub(super) mod stream;
 
-use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents};
+use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents, compact_extents};
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use super::replies::{Reply, ReplyParser};
 use super::violation;
@@ -36,6 +36,13 @@ impl Blocking {
         let info = negotiate(&mut wire, options)?;
         let parser = ReplyParser::new(info.structured);
         Ok(Self { wire, info, parser, cookie: 0, broken: false })
+    }
+
+    /// The open connection, with nothing in flight: its stream, what was received already, its name, what the
+    /// server offers.
+    pub(super) fn into_parts(self) -> (stream::Stream, Vec<u8>, String, ServerInfo) {
+        let (stream, received, name) = self.wire.into_parts();
+        (stream, received, name, self.info)
     }
 
     /// What the server offers.
@@ -266,9 +273,7 @@ impl Blocking {
                     if !known || chunks > self.info.contexts.len() || (context == id && found.is_some()) {
                         return Err(violation(format_args!("extents of context {context}")));
                     }
-                    // Without extended headers both have 32 bits.
-                    let narrow = |(len, flags): (u64, u64)| (len as u32, flags as u32);
-                    let mut extents: Vec<_> = extents.into_iter().map(narrow).collect();
+                    let mut extents = compact_extents(extents);
                     clip_extents(&mut extents, length, false)?;
                     if context == id {
                         found = Some(extents);

@@ -1,14 +1,16 @@
-//! The client's half: the handshake, the replies, and a small blocking client for command lines.
+//! The client's half: the handshake, the replies, and two clients for command lines: one request at a time, and many.
 
 pub mod assembly;
 pub mod blocking;
 pub mod handshake;
 mod negotiate;
+pub mod pipelined;
 pub mod replies;
 
 pub use assembly::{Assembly, PlainAssembly, ReadAssembly};
 pub use blocking::Blocking;
 pub use handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
+pub use pipelined::Pipelined;
 pub use replies::{Reply, ReplyParser};
 
 use crate::base::{Class, Error};

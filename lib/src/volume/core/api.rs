@@ -25,6 +25,9 @@ pub const TICK_MS: u64 = 50;
 /// Number of a leg: its place in the configured order.
 pub type LegIx = usize;
 
+/// Number of a tracker: the driver's choice, used again when the tracker is gone.
+pub type TrackerIx = usize;
+
 /// One I/O request to one leg; unique while unresolved. Opaque outside the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IoId(pub u64);
@@ -173,8 +176,64 @@ pub enum Command {
         /// Which leg answers reads.
         read_policy: super::ReadPolicy,
     },
+    /// Copies to the leg (to all legs if none is named) wait until [`Command::Resume`]; forgotten at a restart.
+    Pause(Option<LegIx>),
+    /// They go on.
+    Resume(Option<LegIx>),
+    /// Take the leg out like [`Command::Detach`], and answer only when that is durable: the first step of a removal.
+    Retire(LegIx),
+    /// A retired leg is no member of the volume any more; its number may be used again.
+    Forget(LegIx),
+    /// A new leg: its record says durably that it is INCONSISTENT, its map that everything is missing. Its number is
+    /// the next one, or that of a forgotten leg.
+    Enlist {
+        /// Its number.
+        leg: LegIx,
+        /// What it is.
+        config: super::LegConfig,
+    },
+    /// Other settings of a leg; with `moved` it is reached at another address from now on.
+    Set {
+        /// Which leg.
+        leg: LegIx,
+        /// All its settings.
+        config: super::LegConfig,
+        /// What is connected is not it any more.
+        moved: bool,
+    },
+    /// Forget what is known of the contents of a leg, and its failures: everything is copied to it.
+    Reset(LegIx),
+    /// Something about a tracker; at any time.
+    Tracker {
+        /// Which one.
+        tracker: TrackerIx,
+        /// What is asked.
+        ask: TrackerAsk,
+    },
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].
     Stop,
+}
+
+/// What can be asked of a tracker. How a rotation goes: `control::tracker`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackerAsk {
+    /// From now on it marks; its map has room for every block, all marked.
+    Add,
+    /// It marks no more; its map is gone, durably.
+    Remove,
+    /// Close its marks and go on with those that are not settled.
+    Take,
+    /// These blocks of what was taken need not go back.
+    Copied {
+        /// The first.
+        from: u64,
+        /// Past the last.
+        to: u64,
+    },
+    /// What was taken is dropped.
+    Confirm,
+    /// What was taken goes back, if something was.
+    GiveBack,
 }
 
 /// Where the bytes of a write come from.
@@ -213,6 +272,18 @@ pub enum Action {
         leg: LegIx,
         /// Block numbers.
         blocks: Range<u64>,
+    },
+    /// Set bits of a tracker's map; counts among [`Action::Mark`].
+    TrackerMark {
+        /// Whose map.
+        tracker: TrackerIx,
+        /// Block numbers.
+        blocks: Range<u64>,
+    },
+    /// Clear in a tracker's map what is not in [`super::Core::tracker_marks`]; may be done late or never.
+    TrackerTidy {
+        /// Whose map.
+        tracker: TrackerIx,
     },
     /// Read from a leg.
     Read {
@@ -335,6 +406,8 @@ pub struct LegRecord {
     pub detached: bool,
     /// Out because it failed, or was declared so.
     pub failed: bool,
+    /// There is no leg of this number: nothing is to be written.
+    pub gone: bool,
 }
 
 /// Events for people and hooks.
@@ -356,6 +429,10 @@ pub enum Note {
     SyncDone,
     /// A flush of this leg failed.
     FlushFailed,
+    /// Nothing of its resync has been answered for [`crate::base::limits::STALL_MS`].
+    Stalled,
+    /// A stalled resync has moved again for [`crate::base::limits::STALL_CALM_MS`].
+    Moving,
     /// A read failed on this leg and is to be repaired.
     ReadRepair,
     /// The leg failed and stays out until an administrator attaches it.

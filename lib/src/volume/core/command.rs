@@ -13,28 +13,44 @@ impl Core {
                 (self.config.min_legs, self.config.read_policy) = (min_legs, read_policy);
                 Ok(())
             }
+            // Also before the volume serves: a resync that must not begin.
+            Command::Pause(leg) => self.pause(leg, true),
+            Command::Resume(leg) => self.pause(leg, false),
+            Command::Tracker { tracker, ask } => self.ask_tracker(tracker, ask),
             _ if !matches!(self.stage, Stage::Serving) => Err("the volume is starting or stopping"),
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
             Command::Fail(leg) => self.take_out(leg, LegState::Failed),
             Command::Attach(leg) => self.attach(leg),
+            Command::Retire(leg) => match self.retire(id, leg) {
+                Ok(()) => return,
+                refused => refused,
+            },
+            Command::Forget(leg) => self.forget(leg),
+            Command::Enlist { leg, config } => self.enlist(leg, config),
+            Command::Set { leg, config, moved } => self.set(leg, config, moved),
+            Command::Reset(leg) => self.reset(leg),
             Command::Resync { leg, full } => self.resync(leg, full),
         };
         self.out.push(Action::Answer { id, result });
     }
 
-    fn take_out(&mut self, ix: LegIx, state: LegState) -> Result<(), &'static str> {
+    pub(super) fn take_out(&mut self, ix: LegIx, state: LegState) -> Result<(), &'static str> {
         let Some(leg) = self.legs.get(ix) else { return Err("no such leg") };
+        if leg.state == LegState::Gone {
+            return Err("no such leg");
+        }
         if self.is_last(ix) {
             return Err("it is the last good leg");
         }
-        if leg.state != state {
+        if self.legs[ix].state != state {
             self.leave_set(ix, state);
         }
         Ok(())
     }
 
-    fn attach(&mut self, ix: LegIx) -> Result<(), &'static str> {
-        let Some(leg) = self.legs.get_mut(ix) else { return Err("no such leg") };
+    pub(super) fn attach(&mut self, ix: LegIx) -> Result<(), &'static str> {
+        let leg = self.legs.get_mut(ix).filter(|leg| leg.state != LegState::Gone);
+        let Some(leg) = leg else { return Err("no such leg") };
         if matches!(leg.state, LegState::Detached | LegState::Failed) {
             leg.state = if leg.inconsistent { LegState::Inconsistent } else { LegState::Outdated };
             leg.troubles = 0;
@@ -54,7 +70,7 @@ impl Core {
             return Ok(());
         };
         let Some(leg) = self.legs.get(ix) else { return Err("no such leg") };
-        if matches!(leg.state, LegState::Detached | LegState::Failed) {
+        if leg.out() {
             return Err("it is out by an administrator's word or failed: attach it first");
         }
         if full {
@@ -70,10 +86,21 @@ impl Core {
         Ok(())
     }
 
+    fn pause(&mut self, leg: Option<LegIx>, paused: bool) -> Result<(), &'static str> {
+        if leg.is_some_and(|ix| ix >= self.legs.len()) {
+            return Err("no such leg");
+        }
+        for ix in (0..self.legs.len()).filter(|&ix| leg.is_none_or(|leg| leg == ix)) {
+            self.legs[ix].paused = paused;
+            self.pump(ix);
+        }
+        Ok(())
+    }
+
     /// Connects without the pause.
-    fn reach_now(&mut self, ix: LegIx) {
+    pub(super) fn reach_now(&mut self, ix: LegIx) {
         let leg = &mut self.legs[ix];
-        if !leg.connected() && !matches!(leg.state, LegState::Detached | LegState::Failed) {
+        if !leg.connected() && !leg.out() {
             leg.connecting = true;
             self.out.push(Action::Connect { leg: ix, at_ms: self.now_ms });
         }

@@ -186,6 +186,7 @@ impl Core {
                     }
                 }
                 Waiter::Finish => {
+                    self.legs[ix].motion.moved(self.now_ms);
                     if ok {
                         self.finish_sync(ix);
                     } else {

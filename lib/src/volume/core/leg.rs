@@ -40,6 +40,8 @@ pub(super) struct Sync {
 pub(super) struct Leg {
     pub(super) config: LegConfig,
     pub(super) state: LegState,
+    /// States up to this one were of another leg of this number, or of none.
+    pub(super) since_seq: u64,
     pub(super) session: Option<u32>,
     /// Asked the driver to connect.
     pub(super) connecting: bool,
@@ -58,7 +60,7 @@ pub(super) struct Leg {
     pub(super) dirty: Vec<u64>,
     /// Blocks with a write in flight at some time since the running flush was issued.
     pub(super) touched: BlockSet,
-    touched_list: Vec<u64>,
+    pub(super) touched_list: Vec<u64>,
     pub(super) unflushed_since_ms: Option<u64>,
     pub(super) bytes_since_flush: u64,
 
@@ -84,6 +86,12 @@ pub(super) struct Leg {
     pub(super) finishing: bool,
     /// A copy has ended since the last flush was issued.
     pub(super) copied_since_flush: bool,
+    /// No copy is begun: an administrator said so.
+    pub(super) paused: bool,
+    /// With a ceiling: no copy before this moment, in microseconds of the ticks' clock.
+    pub(super) rate_free_us: u64,
+    /// How its resync moves.
+    pub(super) motion: super::halt::Motion,
     /// After an error, copies pause until then.
     pub(super) pause_until_ms: u64,
     /// Failures since it was last UpToDate.
@@ -100,7 +108,9 @@ pub(super) struct Leg {
 impl Leg {
     pub(super) fn new(config: LegConfig, record: LegRecord, missing: BlockSet) -> Self {
         let blocks = missing.blocks();
-        let state = if record.detached {
+        let state = if record.gone {
+            LegState::Gone
+        } else if record.detached {
             LegState::Detached
         } else if record.failed {
             LegState::Failed
@@ -114,6 +124,7 @@ impl Leg {
         Self {
             config,
             state,
+            since_seq: 0,
             session: None,
             connecting: false,
             attempts: 0,
@@ -142,6 +153,9 @@ impl Leg {
             sync: None,
             finishing: false,
             copied_since_flush: false,
+            paused: false,
+            rate_free_us: 0,
+            motion: super::halt::Motion::default(),
             pause_until_ms: 0,
             troubles: 0,
             last_in_sync_ms: None,
@@ -159,7 +173,13 @@ impl Leg {
             inconsistent: self.inconsistent,
             detached: self.state == LegState::Detached,
             failed: self.state == LegState::Failed,
+            gone: self.state == LegState::Gone,
         }
+    }
+
+    /// Out until an administrator acts.
+    pub(super) fn out(&self) -> bool {
+        matches!(self.state, LegState::Detached | LegState::Failed | LegState::Gone)
     }
 
     pub(super) fn up_to_date(&self) -> bool {
@@ -244,6 +264,11 @@ impl Leg {
 
     pub(super) fn is_held(&self, block: u64) -> Option<u64> {
         self.held.iter().find(|(blocks, _)| blocks.contains(&block)).map(|(blocks, _)| blocks.end)
+    }
+
+    /// When the last hold of a block ends.
+    pub(super) fn held_until(&self, block: u64) -> Option<u64> {
+        self.held.iter().filter(|(blocks, _)| blocks.contains(&block)).map(|(_, until)| *until).max()
     }
 
     pub(super) fn hold(&mut self, blocks: Range<u64>, until_ms: u64) {

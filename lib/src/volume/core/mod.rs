@@ -13,7 +13,9 @@
 pub mod api;
 mod command;
 mod flush;
+mod halt;
 mod leg;
+mod members;
 mod op;
 mod persist;
 mod read;
@@ -23,6 +25,7 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tracker;
 mod trouble;
 mod write;
 
@@ -30,13 +33,16 @@ use crate::base::{BlockSize, ByteRange};
 use crate::map::BlockSet;
 pub use api::{
     Action, Answer, Ask, Caps, Command, Event, Fault, IoId, LegIx, LegRecord, Note, Source, TICK_MS, Token,
+    TrackerAsk, TrackerIx,
 };
 use flush::FlushOp;
+pub use halt::Halt;
 use leg::Leg;
 use op::Ops;
 pub use rules::{Rule, Rules};
 use start::Stage;
 use std::collections::VecDeque;
+pub use tracker::TrackerStatus;
 
 /// Which legs reads prefer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -63,7 +69,7 @@ pub enum ReadWish {
 }
 
 /// What the core must know of a leg that does not change while it runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LegConfig {
     /// Behind a connection: writes given up on may still be executed there (*held*).
     pub remote: bool,
@@ -75,6 +81,8 @@ pub struct LegConfig {
     pub timeout_ms: u64,
     /// Attempts to connect again, or to repeat a failed request, before it leaves.
     pub retries: u32,
+    /// Most bytes a second that a resync copies to it; `None`: as clients leave room.
+    pub rate: Option<u64>,
 }
 
 /// What the core must know of the volume.
@@ -110,7 +118,7 @@ pub struct LegStart {
 }
 
 /// Figures of one leg for the status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LegStatus {
     /// Disk state word.
     pub state: LegState,
@@ -124,6 +132,10 @@ pub struct LegStatus {
     pub missing_bytes: u64,
     /// Bytes sent and not known durable, in blocks.
     pub unflushed_bytes: u64,
+    /// An administrator paused its resync.
+    pub paused: bool,
+    /// Why its resync does not move, if it does not.
+    pub halt: Option<Halt>,
     /// Bytes held because late writes may still land.
     pub held_bytes: u64,
     /// Bytes to be read and written back in place before a flush is believed.
@@ -154,7 +166,7 @@ pub struct ResyncStatus {
 }
 
 /// Disk state of a leg in memory, design.md section 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LegState {
     /// In the in-sync set.
     UpToDate,
@@ -163,11 +175,14 @@ pub enum LegState {
     /// Part old, part new, and no resync running.
     Inconsistent,
     /// Consistent, but a newer copy is known.
+    #[default]
     Outdated,
     /// Out until an administrator attaches it.
     Failed,
     /// Out by an administrator's word.
     Detached,
+    /// No member of the volume any more.
+    Gone,
 }
 
 /// Figures of the volume for the status.
@@ -185,6 +200,8 @@ pub struct Status {
     pub flush_error_owed: bool,
     /// Whether the last change of state is on stable storage.
     pub state_durable: bool,
+    /// Trackers by number; `None` where there is none.
+    pub trackers: Vec<Option<TrackerStatus>>,
 }
 
 /// The deterministic state machine of one volume.
@@ -193,6 +210,7 @@ pub struct Core {
     config: Config,
     rules: Rules,
     legs: Vec<Leg>,
+    trackers: Vec<Option<tracker::Tracker>>,
     ops: Ops,
     flushes: Vec<Option<FlushOp>>,
     now_ms: u64,
@@ -224,6 +242,7 @@ impl Core {
         Self {
             rules,
             legs,
+            trackers: Vec::new(),
             ops: Ops::default(),
             flushes: Vec::new(),
             now_ms: 0,
@@ -374,6 +393,21 @@ impl Core {
         }
     }
 
+    /// The state of a leg; `None` where there is none.
+    pub fn leg_state(&self, leg: LegIx) -> Option<LegState> {
+        self.legs.get(leg).map(|leg| leg.state).filter(|state| *state != LegState::Gone)
+    }
+
+    /// Whether it is the only leg in sync.
+    pub fn is_last_good(&self, leg: LegIx) -> bool {
+        leg < self.legs.len() && self.is_last(leg)
+    }
+
+    /// Whether it is in sync, and its record says so.
+    pub fn is_durably_good(&self, leg: LegIx) -> bool {
+        self.leg_state(leg) == Some(LegState::UpToDate) && self.persist.settled()
+    }
+
     fn reply(&mut self, token: Token, answer: Answer) {
         self.out.push(Action::Reply { token, answer });
     }
@@ -395,6 +429,9 @@ impl Core {
     }
 
     fn mark_missing(&mut self, leg: LegIx, blocks: std::ops::Range<u64>) {
+        if self.legs[leg].state == LegState::Gone {
+            return;
+        }
         let out = &mut self.out;
         self.legs[leg].mark_missing(blocks, |block| Self::marks(out, leg, block));
     }

@@ -20,11 +20,25 @@ pub(super) struct Persist {
     retry_ms: u64,
     /// What is known to be durable: where a state may or may not have got there, only what both say.
     durable: Vec<LegRecord>,
+    /// Commands whose answer waits for a state: the command, and the state.
+    pub(super) owed: Vec<(u64, u64)>,
 }
 
 impl Persist {
     pub(super) fn found(&mut self, records: Vec<LegRecord>) {
         self.durable = records;
+    }
+
+    /// The record of a new leg, known to be durable. States up to the one returned say nothing of it.
+    pub(super) fn enlist(&mut self, leg: LegIx, record: LegRecord) -> u64 {
+        self.durable.resize(self.durable.len().max(leg + 1), LegRecord::default());
+        self.durable[leg] = record;
+        self.want_seq
+    }
+
+    /// The newest state wished for.
+    pub(super) fn wanted(&self) -> u64 {
+        self.want_seq
     }
 
     pub(super) fn is_durable(&self, seq: u64) -> bool {
@@ -49,7 +63,9 @@ impl Core {
 
     /// Whether the record of a leg says, durably, that a resync may write it.
     pub(super) fn durably_inconsistent(&self, leg: LegIx) -> bool {
-        let running = self.persist.running.as_ref().is_none_or(|(_, legs)| legs[leg].inconsistent);
+        let since = self.legs[leg].since_seq;
+        let running = self.persist.running.as_ref();
+        let running = running.is_none_or(|(seq, legs)| *seq <= since || legs[leg].inconsistent);
         running && self.persist.durable.get(leg).is_some_and(|r| r.inconsistent && !r.in_sync)
     }
 
@@ -93,13 +109,18 @@ impl Core {
         }
         if ok {
             self.persist.durable_seq = seq;
-            self.persist.durable = legs;
+            for (ix, record) in legs.into_iter().enumerate() {
+                if self.legs[ix].since_seq < seq {
+                    self.persist.durable[ix] = record;
+                }
+            }
             if self.persist.settled() {
                 self.persist.mint = false;
             }
             self.write_state();
         } else {
-            for (known, tried) in self.persist.durable.iter_mut().zip(&legs) {
+            for (ix, tried) in legs.iter().enumerate().filter(|(ix, _)| self.legs[*ix].since_seq < seq) {
+                let known = &mut self.persist.durable[ix];
                 known.in_sync &= tried.in_sync;
                 known.inconsistent &= tried.inconsistent;
             }
@@ -107,6 +128,7 @@ impl Core {
             self.note(None, Note::PersistFailed);
         }
         self.release_gated(seq, ok);
+        self.answer_owed(seq, ok);
         if let Stage::Electing { seq: wanted, .. } = self.stage
             && self.persist.is_durable(wanted)
         {
@@ -116,6 +138,19 @@ impl Core {
             if self.legs[leg].open_after.is_some_and(|wanted| self.persist.is_durable(wanted)) {
                 self.legs[leg].open_after = None;
                 self.open_target(leg);
+            }
+        }
+    }
+
+    /// Commands that waited for the state are answered.
+    fn answer_owed(&mut self, seq: u64, ok: bool) {
+        let owed = std::mem::take(&mut self.persist.owed);
+        for (id, wanted) in owed {
+            if wanted > seq {
+                self.persist.owed.push((id, wanted));
+            } else {
+                let result = if ok { Ok(()) } else { Err("the state could not be made durable") };
+                self.out.push(Action::Answer { id, result });
             }
         }
     }

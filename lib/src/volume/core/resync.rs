@@ -60,6 +60,7 @@ impl Core {
         }
         while self.legs[ix].copies < limit
             && self.legs[ix].pause_until_ms <= self.now_ms
+            && (rewriting || self.may_copy(ix))
             && self.ops.has_room()
         {
             let Some(blocks) = self.next_copy(ix, rewriting) else { break };
@@ -67,6 +68,7 @@ impl Core {
             let leg = &mut self.legs[ix];
             leg.cursor = blocks.end;
             leg.copies += 1;
+            leg.spend(range.len, self.now_ms);
             leg.copying.insert_range(blocks);
             self.enter(
                 if rewriting { Kind::Rewrite { target: ix } } else { Kind::Copy { target: ix } },
@@ -88,7 +90,7 @@ impl Core {
     }
 
     /// The next run of blocks to copy, from the cursor on and once around.
-    fn next_copy(&self, ix: LegIx, rewriting: bool) -> Option<Range<u64>> {
+    pub(super) fn next_copy(&self, ix: LegIx, rewriting: bool) -> Option<Range<u64>> {
         let leg = &self.legs[ix];
         let set = if rewriting { &leg.suspect } else { &leg.missing };
         let max = (limits::COPY_LEN / self.config.block.bytes()).clamp(1, 64);
@@ -305,6 +307,7 @@ impl Core {
         leg.resync_bytes += len;
         leg.bytes_since_flush += len;
         leg.copied_since_flush = true;
+        leg.motion.moved(now_ms);
         for block in blocks.clone().filter(|b| same && overtaken >> (b - blocks.start) & 1 == 0) {
             leg.mark_unflushed(block..block + 1, now_ms, |_| {});
             leg.missing.remove(block);

@@ -56,11 +56,20 @@ pub enum Rule {
     InconsistentFirst,
     /// Writes are refused with fewer legs in sync than `min-legs`.
     MinLegs,
+    /// A write marks every tracker before any leg is written (invariant 2).
+    TrackerFirst,
+    /// A rotation leaves the blocks of writes in flight in the tracker.
+    TrackerInFlight,
+    /// What may go back to something older, because the last leg lost its cache, is marked in every tracker, and
+    /// stays in it until it is settled.
+    TrackerReverts,
+    /// At an unclean start the marks of all in-sync legs are marked in every tracker.
+    TrackerElection,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::MarkFirst,
         Self::MarkSkipped,
         Self::FlushCoversComplete,
@@ -86,6 +95,10 @@ impl Rule {
         Self::LastLegSpreads,
         Self::InconsistentFirst,
         Self::MinLegs,
+        Self::TrackerFirst,
+        Self::TrackerInFlight,
+        Self::TrackerReverts,
+        Self::TrackerElection,
     ];
 }
 
@@ -93,14 +106,14 @@ impl Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     #[cfg(feature = "simulate")]
-    off: u32,
+    off: u64,
 }
 
 impl Rules {
     /// All but one.
     #[cfg(feature = "simulate")]
     pub fn without(rule: Rule) -> Self {
-        Self { off: 1 << rule as u32 }
+        Self { off: 1 << rule as u64 }
     }
 
     /// Whether this rule is obeyed.
@@ -112,7 +125,7 @@ impl Rules {
     pub const fn on(self, rule: Rule) -> bool {
         #[cfg(feature = "simulate")]
         {
-            self.off & (1 << rule as u32) == 0
+            self.off & (1 << rule as u64) == 0
         }
         #[cfg(not(feature = "simulate"))]
         {

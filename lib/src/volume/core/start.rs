@@ -61,7 +61,7 @@ impl Core {
             self.persist.found(records);
             let now_ms = self.now_ms;
             for (ix, leg) in self.legs.iter_mut().enumerate() {
-                if !matches!(leg.state, LegState::Detached | LegState::Failed) {
+                if !leg.out() {
                     leg.connecting = true;
                     self.out.push(super::Action::Connect { leg: ix, at_ms: now_ms });
                 }
@@ -117,6 +117,13 @@ impl Core {
         if self.rules.on(Rule::ElectionUnion) {
             for &ix in unclean {
                 union.union_with(&self.legs[ix].missing);
+            }
+        }
+        if self.rules.on(Rule::TrackerElection) {
+            // What was seen before the end may not be what is seen from now on.
+            for ix in unclean.iter().copied().chain([source]) {
+                let marks = self.legs[ix].missing.clone();
+                self.mark_trackers_all(&marks);
             }
         }
         let rewrite = self.rules.on(Rule::SourceRewrite);

@@ -19,7 +19,10 @@ impl Core {
         let legs = self
             .legs
             .iter()
-            .map(|leg| LegStatus {
+            .enumerate()
+            .map(|(ix, leg)| LegStatus {
+                paused: leg.paused,
+                halt: self.halt(ix),
                 state: leg.state,
                 connected: leg.connected(),
                 connecting: leg.connecting,
@@ -47,6 +50,7 @@ impl Core {
             in_flight: (self.ops.len() + self.flushes_waiting()) as u64,
             flush_error_owed: self.legs.iter().any(|leg| leg.owes_error),
             state_durable: self.persist.settled(),
+            trackers: self.tracker_status(),
         }
     }
 
@@ -58,18 +62,27 @@ impl Core {
     /// What a leg misses inside a range, as runs of (bytes, missing), at most `max` of them; the first begins at
     /// the range's start. For the metadata context `x-mirror:dirty/LEG`.
     pub fn dirty_extents(&self, leg: LegIx, range: ByteRange, max: usize) -> Vec<(u64, bool)> {
+        self.legs.get(leg).map_or_else(Vec::new, |leg| self.extents(&[&leg.missing], range, max))
+    }
+
+    /// What of a range is in one of the sets.
+    pub(super) fn extents(&self, sets: &[&BlockSet], range: ByteRange, max: usize) -> Vec<(u64, bool)> {
         let mut runs: Vec<(u64, bool)> = Vec::new();
-        let Some(leg) = self.legs.get(leg) else { return runs };
+        let shift = self.config.block.shift();
+        let past = self.config.block.count(self.config.size);
         let mut at = range.offset;
         while at < range.end() && runs.len() < max {
             let block = self.config.block.index(at);
-            let dirty = leg.missing.contains(block);
-            let next = if dirty {
-                leg.missing.next_run(block, u64::MAX).map_or(block + 1, |run| run.end)
+            let dirty = sets.iter().any(|set| set.contains(block));
+            let mut next = block;
+            if dirty {
+                while let Some(run) = sets.iter().find(|set| set.contains(next)) {
+                    next = run.next_run(next, u64::MAX).map_or(next + 1, |run| run.end);
+                }
             } else {
-                leg.missing.next_set(block).unwrap_or(u64::MAX >> self.config.block.shift())
-            };
-            let end = (next << self.config.block.shift()).min(range.end());
+                next = sets.iter().filter_map(|set| set.next_set(block)).min().unwrap_or(past);
+            }
+            let end = (next << shift).min(range.end());
             runs.push((end - at, dirty));
             at = end;
         }

@@ -4,13 +4,13 @@ use super::*;
 use crate::base::limits;
 
 const SIZE: u64 = 16 << 20;
-const BLOCK: u64 = 65536;
+pub(super) const BLOCK: u64 = 65536;
 
 /// A core with legs that are connected and do nothing by themselves.
-struct Rig {
-    core: Core,
+pub(super) struct Rig {
+    pub(super) core: Core,
     now: u64,
-    out: Vec<Action>,
+    pub(super) out: Vec<Action>,
     sessions: Vec<u32>,
     token: u64,
 }
@@ -20,7 +20,7 @@ fn caps() -> Caps {
 }
 
 impl Rig {
-    fn new(remote: &[bool], records: &[LegRecord], marks: &[&[u64]], clean: bool) -> Self {
+    pub(super) fn new(remote: &[bool], records: &[LegRecord], marks: &[&[u64]], clean: bool) -> Self {
         let legs = remote
             .iter()
             .map(|&remote| LegConfig {
@@ -29,6 +29,7 @@ impl Rig {
                 flush_unsafe: false,
                 timeout_ms: 10_000,
                 retries: 0,
+                rate: None,
             })
             .collect();
         let start = records
@@ -63,7 +64,7 @@ impl Rig {
     }
 
     /// Two good legs, the second one remote, serving.
-    fn pair() -> Self {
+    pub(super) fn pair() -> Self {
         let good = LegRecord { in_sync: true, ..LegRecord::default() };
         let mut rig = Self::new(&[false, true], &[good, good], &[&[], &[]], true);
         rig.up(0);
@@ -75,56 +76,56 @@ impl Rig {
         rig
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         self.core.step(&[event], &mut self.out);
     }
 
-    fn tick(&mut self, ms: u64) {
+    pub(super) fn tick(&mut self, ms: u64) {
         self.now += ms;
         self.step(Event::Tick { now_ms: self.now });
     }
 
-    fn up(&mut self, leg: LegIx) {
+    pub(super) fn up(&mut self, leg: LegIx) {
         self.sessions[leg] += 1;
         let session = self.sessions[leg];
         self.step(Event::Up { leg, session, caps: caps() });
     }
 
-    fn down(&mut self, leg: LegIx) {
+    pub(super) fn down(&mut self, leg: LegIx) {
         let session = self.sessions[leg];
         self.step(Event::Down { leg, session });
     }
 
-    fn persisted(&mut self) {
+    pub(super) fn persisted(&mut self) {
         while let Some(at) = self.out.iter().position(|a| matches!(a, Action::Persist { .. })) {
             let Action::Persist { seq, .. } = self.out.remove(at) else { unreachable!() };
             self.step(Event::Persisted { seq, ok: true });
         }
     }
 
-    fn ask(&mut self, ask: Ask, block: u64) -> Token {
+    pub(super) fn ask(&mut self, ask: Ask, block: u64) -> Token {
         self.token += 1;
         let token = self.token;
         self.step(Event::Client { token, ask, range: ByteRange { offset: block * BLOCK, len: 4096 } });
         token
     }
 
-    fn write(&mut self, block: u64) -> Token {
+    pub(super) fn write(&mut self, block: u64) -> Token {
         self.ask(Ask::Write { fua: false }, block)
     }
 
     /// Takes the oldest action of one kind to one leg and answers it.
-    fn answer(&mut self, leg: LegIx, what: &str, result: Result<(), Fault>) {
+    pub(super) fn answer(&mut self, leg: LegIx, what: &str, result: Result<(), Fault>) {
         let io = self.take(leg, what).unwrap_or_else(|| panic!("no {what} to leg {leg} in {:?}", self.out));
         self.finish(leg, io, result);
     }
 
-    fn finish(&mut self, leg: LegIx, io: IoId, result: Result<(), Fault>) {
+    pub(super) fn finish(&mut self, leg: LegIx, io: IoId, result: Result<(), Fault>) {
         let session = self.sessions[leg];
         self.step(Event::Done { leg, session, io, result });
     }
 
-    fn take(&mut self, wanted: LegIx, what: &str) -> Option<IoId> {
+    pub(super) fn take(&mut self, wanted: LegIx, what: &str) -> Option<IoId> {
         let at = self.out.iter().position(|action| match action {
             Action::Read { leg, .. } => what == "read" && *leg == wanted,
             Action::Write { leg, .. } => what == "write" && *leg == wanted,
@@ -137,7 +138,7 @@ impl Rig {
         }
     }
 
-    fn replied(&self, wanted: Token) -> Option<Answer> {
+    pub(super) fn replied(&self, wanted: Token) -> Option<Answer> {
         self.out.iter().find_map(|action| match action {
             Action::Reply { token, answer } if *token == wanted => Some(*answer),
             _ => None,
@@ -412,5 +413,152 @@ fn the_last_good_leg_cannot_be_taken_out() {
     rig.step(Event::Command { id: 1, command: Command::Detach(1) });
     rig.step(Event::Command { id: 2, command: Command::Detach(0) });
     assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 1, result: Ok(()) })));
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 2, result: Err(_) })));
+}
+
+/// A good local leg and a target, everything missing, connected and open.
+fn target() -> Rig {
+    let good = LegRecord { in_sync: true, ..LegRecord::default() };
+    let out = LegRecord { inconsistent: true, ..LegRecord::default() };
+    let all: Vec<u64> = (0..SIZE / BLOCK).collect();
+    let mut rig = Rig::new(&[false, false], &[good, out], &[&[], &all], true);
+    rig.up(0);
+    rig
+}
+
+#[test]
+fn a_paused_resync_begins_no_copy_until_it_is_resumed() {
+    let mut rig = target();
+    rig.persisted();
+    rig.tick(limits::YIELD_MS);
+    rig.step(Event::Command { id: 1, command: Command::Pause(Some(1)) });
+    rig.up(1);
+    rig.persisted();
+    rig.tick(1000);
+    assert!(rig.take(0, "read").is_none());
+    assert_eq!(rig.core.status().legs[1].halt, Some(Halt::Paused));
+    rig.step(Event::Command { id: 2, command: Command::Resume(None) });
+    assert!(rig.take(0, "read").is_some());
+    assert_eq!(rig.core.status().legs[1].halt, None);
+}
+
+#[test]
+fn a_ceiling_lets_a_resync_copy_no_more_than_it_says() {
+    let mut rig = target();
+    rig.core.legs[1].config.rate = Some(limits::COPY_LEN);
+    rig.up(1);
+    rig.persisted();
+    let mut copied = 0;
+    for _ in 0..100 {
+        rig.tick(50);
+        while let Some(io) = rig.take(0, "read") {
+            rig.finish(0, io, Ok(()));
+            rig.answer(1, "write", Ok(()));
+            copied += limits::COPY_LEN;
+        }
+    }
+    assert!((5..=6).contains(&(copied / limits::COPY_LEN)), "{copied} in 5 s");
+    assert_eq!(rig.core.status().legs[1].halt, Some(Halt::Rate));
+}
+
+fn leg_config(remote: bool) -> LegConfig {
+    LegConfig {
+        remote,
+        read: ReadWish::Allow,
+        flush_unsafe: false,
+        timeout_ms: 10_000,
+        retries: 0,
+        rate: None,
+    }
+}
+
+#[test]
+fn a_new_leg_misses_everything_and_is_copied_to_while_clients_write() {
+    let mut rig = Rig::pair();
+    rig.sessions.push(0);
+    rig.step(Event::Command { id: 1, command: Command::Enlist { leg: 2, config: leg_config(true) } });
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Connect { leg: 2, .. })));
+    assert_eq!(rig.missing(2), SIZE);
+    let token = rig.write(3);
+    rig.up(2);
+    assert!(rig.core.legs[2].open, "its record says INCONSISTENT already");
+    rig.tick(limits::HOLD_MS - 10);
+    assert!(rig.take(2, "write").is_none() && rig.take(0, "read").is_none(), "late writes may land");
+    rig.answer(0, "write", Ok(()));
+    rig.answer(1, "write", Ok(()));
+    assert_eq!(rig.replied(token), Some(Answer::Done));
+    rig.tick(limits::YIELD_MS + 1);
+    for _ in 0..200 {
+        let read = rig.take(0, "read").or_else(|| rig.take(1, "read"));
+        let Some(io) = read else { break };
+        rig.finish(0, io, Ok(()));
+        rig.answer(2, "write", Ok(()));
+    }
+    rig.answer(2, "flush", Ok(()));
+    rig.persisted();
+    assert_eq!(rig.core.status().legs[2].state, LegState::UpToDate);
+}
+
+#[test]
+fn a_leg_is_removed_only_after_its_leaving_is_durable_and_its_number_is_used_again() {
+    let mut rig = Rig::pair();
+    rig.step(Event::Command { id: 7, command: Command::Retire(1) });
+    let answered = |rig: &Rig| rig.out.iter().any(|a| matches!(a, Action::Answer { id: 7, result: Ok(()) }));
+    assert!(!answered(&rig), "not durable yet");
+    rig.persisted();
+    assert!(answered(&rig));
+    rig.step(Event::Command { id: 8, command: Command::Forget(1) });
+    rig.out.clear();
+    rig.write(3);
+    assert!(!rig.out.iter().any(|a| matches!(a, Action::Mark { leg: 1, .. })), "{:?}", rig.out);
+    rig.step(Event::Command { id: 9, command: Command::Attach(1) });
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 9, result: Err("no such leg") })));
+    rig.step(Event::Command { id: 10, command: Command::Enlist { leg: 1, config: leg_config(false) } });
+    assert_eq!((rig.missing(1), rig.core.status().legs[1].state), (SIZE, LegState::Inconsistent));
+    rig.step(Event::Command { id: 11, command: Command::Retire(0) });
+    assert!(
+        rig.out.iter().any(|a| matches!(a, Action::Answer { id: 11, result: Err(_) })),
+        "the last good leg"
+    );
+}
+
+#[test]
+fn a_state_from_before_a_number_was_used_again_says_nothing_of_the_new_leg() {
+    let mut rig = Rig::pair();
+    rig.step(Event::Command { id: 1, command: Command::Retire(1) });
+    rig.persisted();
+    rig.step(Event::Command { id: 2, command: Command::Forget(1) });
+    rig.core.want_state();
+    rig.step(Event::Tick { now_ms: rig.now });
+    rig.step(Event::Command { id: 3, command: Command::Enlist { leg: 1, config: leg_config(false) } });
+    rig.persisted();
+    assert!(rig.core.durably_inconsistent(1), "its record was made before it was taken in");
+}
+
+#[test]
+fn a_leg_that_moves_leaves_first_and_the_last_good_one_does_not_move() {
+    let mut rig = Rig::pair();
+    rig.write(3);
+    rig.answer(0, "write", Ok(()));
+    rig.answer(1, "write", Ok(()));
+    let config = LegConfig { timeout_ms: 5, ..leg_config(true) };
+    rig.step(Event::Command { id: 1, command: Command::Set { leg: 1, config, moved: true } });
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Disconnect { leg: 1, .. })));
+    assert_eq!((rig.missing(1), rig.core.status().legs[1].state), (BLOCK, LegState::Outdated));
+    assert_eq!(rig.core.legs[1].config.timeout_ms, 5);
+    rig.step(Event::Command { id: 2, command: Command::Set { leg: 0, config, moved: true } });
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 2, result: Err(_) })));
+    rig.step(Event::Command { id: 3, command: Command::Set { leg: 0, config, moved: false } });
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 3, result: Ok(()) })));
+}
+
+#[test]
+fn a_leg_that_is_reset_is_marked_whole_before_it_may_be_written_again() {
+    let mut rig = Rig::pair();
+    rig.step(Event::Command { id: 1, command: Command::Reset(1) });
+    assert!(matches!(rig.out.first(), Some(Action::Mark { leg: 1, blocks }) if blocks.end == SIZE / BLOCK));
+    rig.persisted();
+    assert_eq!((rig.missing(1), rig.core.status().legs[1].state), (SIZE, LegState::Outdated));
+    rig.step(Event::Command { id: 2, command: Command::Reset(0) });
     assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 2, result: Err(_) })));
 }

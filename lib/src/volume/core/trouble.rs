@@ -16,7 +16,7 @@ impl Core {
     pub(super) fn up(&mut self, ix: LegIx, session: u32, caps: Caps) {
         let Some(leg) = self.legs.get_mut(ix) else { return };
         leg.connecting = false;
-        let unwanted = matches!(leg.state, LegState::Detached | LegState::Failed) || leg.connected();
+        let unwanted = leg.out() || leg.connected();
         if unwanted || !(caps.flush || leg.config.flush_unsafe) {
             self.out.push(Action::Disconnect { leg: ix, session });
             if !unwanted {
@@ -75,8 +75,7 @@ impl Core {
     pub(super) fn reach(&mut self, ix: LegIx) {
         let stopping = matches!(self.stage, Stage::Stopping { .. } | Stage::Stopped);
         let leg = &mut self.legs[ix];
-        let out = matches!(leg.state, LegState::Detached | LegState::Failed);
-        if out || stopping || leg.connected() || leg.connecting {
+        if leg.out() || stopping || leg.connected() || leg.connecting {
             return;
         }
         let pause = (limits::RECONNECT_MIN_MS << leg.attempts.min(10)).min(limits::RECONNECT_MAX_MS);
@@ -299,6 +298,9 @@ impl Core {
         let lost = self.legs[ix].dirty.clone();
         for &block in &lost {
             self.legs[ix].suspect.insert(block);
+            if self.rules.on(Rule::TrackerReverts) {
+                self.mark_trackers(block..block + 1);
+            }
         }
         if self.rules.on(Rule::LastLegSpreads) {
             for other in (0..self.legs.len()).filter(|&other| other != ix) {
@@ -365,6 +367,7 @@ impl Core {
             self.legs[ix].held.retain(|(_, until)| *until > now_ms);
             self.self_flush(ix);
             self.pump(ix);
+            self.watch(ix);
         }
     }
 

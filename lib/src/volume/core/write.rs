@@ -80,12 +80,19 @@ impl Core {
             op.phase = Phase::Writing;
             op.deadline_ms = deadline_ms;
         }
+        let trackers_first = self.rules.on(Rule::TrackerFirst);
+        if trackers_first {
+            self.mark_trackers(blocks.clone());
+        }
         if self.rules.on(Rule::MarkFirst) {
             self.mark_all(send, &blocks);
             self.send_write(slot, send);
         } else {
             self.send_write(slot, send);
             self.mark_all(send, &blocks);
+        }
+        if !trackers_first {
+            self.mark_trackers(blocks);
         }
         self.settle_write(slot);
     }

@@ -25,6 +25,16 @@ impl Driver<'_> {
         match action {
             Action::Mark { leg, blocks } => self.maps[leg].mark(blocks),
             Action::Clear { leg, blocks } => self.maps[leg].clear(blocks),
+            Action::TrackerMark { tracker, blocks } => {
+                if let Some(slot) = self.trackers.get(tracker).and_then(Option::as_ref) {
+                    slot.map.mark(blocks);
+                }
+            }
+            Action::TrackerTidy { tracker } => {
+                if let Some(slot) = self.trackers.get(tracker).and_then(Option::as_ref) {
+                    slot.map.store(&self.core.tracker_marks(tracker));
+                }
+            }
             Action::Read { leg, io, range } => self.read(leg, io, range),
             Action::Write { leg, io, range, source, fua } => self.write(leg, io, range, source, fua),
             Action::Zero { leg, io, range, no_hole, fast, fua } => {
@@ -39,7 +49,9 @@ impl Driver<'_> {
             Action::Reply { token, answer } => self.reply(token, answer),
             Action::Persist { seq, legs, mint } => {
                 let records = Arc::clone(&self.records);
-                let maps = self.maps.clone();
+                let members = || self.legs.iter().enumerate().filter(|(_, slot)| !slot.gone);
+                let maps: Vec<_> = members().map(|(leg, _)| self.maps[leg].clone()).collect();
+                let legs: Vec<_> = self.legs.iter().map(|slot| slot.id).zip(legs).collect();
                 self.workers.submit(move || {
                     let result = state::persist(&records, &maps, &legs, mint);
                     Completion::Persisted { seq, result }

@@ -3,6 +3,7 @@
 use super::client::{Client, Outcome, Pending};
 use super::exports;
 use super::input::{Incoming, Received};
+use super::trackers::names;
 use super::{Driver, LISTENER};
 use crate::base::{ByteRange, limits};
 use crate::config::allow;
@@ -101,7 +102,7 @@ impl Driver<'_> {
             }
             let handshake = client.session().is_none();
             let received = if handshake {
-                let exports = exports::Table::new(&self.name, self.size, &self.legs);
+                let exports = exports::Table::new(&self.name, self.size, &self.legs, names(&self.trackers));
                 self.promised_block = Some(exports.min_block());
                 client.receive(&exports)
             } else {
@@ -272,8 +273,12 @@ impl Driver<'_> {
         let contexts = session.contexts.iter().map(|(id, name)| {
             let extents = if name == exports::ALLOCATION {
                 exports::allocation(found, cut)
+            } else if let Some(tracker) = exports::bitmap_of(name) {
+                let ix = self.tracker(tracker);
+                exports::dirty(&self.core.tracker_extents(ix, range, most), cut)
             } else {
-                let leg = self.legs.iter().position(|leg| exports::is_dirty_of(name, &leg.spec.name));
+                let of = |leg: &super::legs::Slot| !leg.gone && exports::is_dirty_of(name, &leg.spec.name);
+                let leg = self.legs.iter().position(of);
                 let runs = leg.map(|leg| self.core.dirty_extents(leg, range, most)).unwrap_or_default();
                 exports::dirty(&runs, cut)
             };

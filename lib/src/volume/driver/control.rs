@@ -134,6 +134,7 @@ impl Driver<'_> {
 
     fn hang_up(&mut self, key: u64) {
         self.control.conns.remove(key);
+        self.give_back(key);
     }
 
     fn take_lines(&mut self, key: u64) {
@@ -163,23 +164,31 @@ impl Driver<'_> {
             Request::Status => Reply::value(&self.status()),
             Request::Events { now } => return self.subscribe(key, now),
             Request::Leg { action, leg } => {
-                let Some(at) = self.legs.iter().position(|slot| slot.spec.name == leg) else {
+                let Some(at) = self.leg_named(&leg) else {
                     return self.reply_control(key, &self.unknown_leg(&leg).into());
                 };
                 let command = match action {
                     LegAction::Detach => Command::Detach(at),
                     LegAction::Attach => Command::Attach(at),
                     LegAction::Fail => Command::Fail(at),
+                    LegAction::Reset => Command::Reset(at),
                 };
                 return self.command(key, command);
             }
             Request::Resync { leg, full } => {
-                let at = leg.as_ref().map(|leg| self.legs.iter().position(|slot| slot.spec.name == *leg));
-                match (leg, at) {
-                    (Some(leg), Some(None)) => self.unknown_leg(&leg).into(),
-                    (_, at) => return self.command(key, Command::Resync { leg: at.flatten(), full }),
-                }
+                return self.command_leg(key, leg, |leg| Command::Resync { leg, full });
             }
+            Request::LegAdd { leg, replaces } => return self.add_leg(key, &leg, replaces),
+            Request::LegRemove { leg } => return self.remove_leg(Some(key), &leg),
+            Request::LegSet { leg, set } => return self.set_leg(key, &leg, &set),
+            Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),
+            Request::Resume { leg } => return self.command_leg(key, leg, Command::Resume),
+            Request::Tracker { action, tracker } => return self.ask_tracker(key, action, tracker),
+            Request::Copied { tracker, ranges } => self.tracker_copied(key, &tracker, &ranges).into(),
+            Request::Marks { of, first } => match self.page(key, &of, first) {
+                Ok(page) => Reply::value(&page),
+                Err(error) => error.into(),
+            },
             Request::Stop => {
                 let id = self.command_id(key);
                 return self.stop(id);
@@ -188,18 +197,47 @@ impl Driver<'_> {
         self.reply_control(key, &reply);
     }
 
-    fn unknown_leg(&self, leg: &crate::base::Name) -> Error {
-        let names: Vec<_> = self.legs.iter().map(|slot| slot.spec.name.as_str()).collect();
+    /// A command about one leg, or all of them.
+    fn command_leg(
+        &mut self,
+        key: u64,
+        leg: Option<crate::base::Name>,
+        command: impl FnOnce(Option<usize>) -> Command,
+    ) {
+        let at = leg.as_ref().map(|leg| self.leg_named(leg));
+        match (leg, at) {
+            (Some(leg), Some(None)) => self.reply_control(key, &self.unknown_leg(&leg).into()),
+            (_, at) => self.command(key, command(at.flatten())),
+        }
+    }
+
+    pub(super) fn unknown_leg(&self, leg: &crate::base::Name) -> Error {
+        let names: Vec<_> = self.specs().iter().map(|leg| leg.name.to_string()).collect();
         Error::new(Class::Usage, format!("{}: no leg {leg}: the legs are {}", self.name, names.join(", ")))
     }
 
-    fn command_id(&mut self, key: u64) -> u64 {
+    pub(super) fn command_id(&mut self, key: u64) -> u64 {
         self.control.last_id += 1;
         self.control.waiting.insert(self.control.last_id, key);
+        self.occupy_control(key);
+        self.control.last_id
+    }
+
+    /// Its next request waits until this one is answered.
+    pub(super) fn occupy_control(&mut self, key: u64) {
         if let Some(conn) = self.control.conns.get_mut(key) {
             conn.busy = true;
         }
-        self.control.last_id
+    }
+
+    /// Answers the request that occupied the connection.
+    pub(super) fn release_control(&mut self, key: u64, reply: &Reply) {
+        if let Some(conn) = self.control.conns.get_mut(key) {
+            conn.busy = false;
+        }
+        self.reply_control(key, reply);
+        self.take_lines(key);
+        self.send_control(key);
     }
 
     fn command(&mut self, key: u64, command: Command) {
@@ -209,21 +247,25 @@ impl Driver<'_> {
 
     /// The core has answered a command.
     pub(super) fn answer_command(&mut self, id: u64, result: Result<(), &'static str>) {
-        let Some(key) = self.control.waiting.remove(&id) else { return };
+        if id == super::admin::OF_TASK {
+            return self.task_answered(result);
+        }
         let refused = |why| {
             Error::new(Class::Refused, format!("{}: {why}", self.name))
                 .hint(format!("mirrord status {}", self.name))
         };
         let reply = Reply::from(result.map_err(refused));
-        if let Some(conn) = self.control.conns.get_mut(key) {
-            conn.busy = false;
-        }
-        self.reply_control(key, &reply);
-        self.take_lines(key);
-        self.send_control(key);
+        self.answer(id, &reply);
     }
 
-    fn reply_control(&mut self, key: u64, reply: &Reply) {
+    /// Whoever waits for a command is answered, and may ask again.
+    pub(super) fn answer(&mut self, id: u64, reply: &Reply) {
+        if let Some(key) = self.control.waiting.remove(&id) {
+            self.release_control(key, reply);
+        }
+    }
+
+    pub(super) fn reply_control(&mut self, key: u64, reply: &Reply) {
         if let Some(conn) = self.control.conns.get_mut(key) {
             conn.send(reply);
         }
@@ -268,7 +310,7 @@ impl Driver<'_> {
 
     fn present_state(&self) -> Vec<Event> {
         let status = self.status();
-        let legs = self.legs.iter().zip(&status.legs).map(|(slot, leg)| {
+        let legs = self.legs.iter().filter(|slot| !slot.gone).zip(&status.legs).map(|(slot, leg)| {
             let text = format!("{} {}", leg.disk_state, leg.connection_state);
             Event::new(self.control.seq, EventKind::State, &self.name, Some(&slot.spec.name), text)
         });

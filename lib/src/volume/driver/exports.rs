@@ -10,9 +10,11 @@ use crate::nbd::server::{ExportInfo, Exports};
 pub(super) const ALLOCATION: &str = "base:allocation";
 /// Before the name of a leg: what it misses.
 const DIRTY: &str = "x-mirror:dirty/";
+/// Before the name of a tracker: what has changed; the name that QEMU gave it.
+const BITMAP: &str = "qemu:dirty-bitmap:";
 /// `NBD_STATE_HOLE | NBD_STATE_ZERO`: our holes read as zeroes.
 const HOLE: u32 = 3;
-/// The bit of `x-mirror:dirty/LEG`.
+/// The bit of `x-mirror:dirty/LEG` and of `qemu:dirty-bitmap:TRACKER`.
 const IS_DIRTY: u32 = 1;
 
 /// The volume as the handshake shows it.
@@ -27,7 +29,12 @@ pub(super) struct Nothing;
 
 impl Table {
     /// As the legs are now.
-    pub(super) fn new(name: &Name, size: u64, legs: &[Slot]) -> Self {
+    pub(super) fn new<'a>(
+        name: &Name,
+        size: u64,
+        legs: &[Slot],
+        trackers: impl Iterator<Item = &'a Name>,
+    ) -> Self {
         let mut flags = [
             TransmissionFlags::SEND_FLUSH,
             TransmissionFlags::SEND_FUA,
@@ -37,13 +44,14 @@ impl Table {
         ]
         .into_iter()
         .fold(TransmissionFlags::HAS_FLAGS, TransmissionFlags::with);
-        if legs.iter().all(|leg| leg.offer.is_some_and(|offer| offer.zeroes)) {
+        let members = || legs.iter().filter(|leg| !leg.gone);
+        if members().all(|leg| leg.offer.is_some_and(|offer| offer.zeroes)) {
             flags = flags.with(TransmissionFlags::SEND_TRIM);
         }
-        if legs.iter().all(|leg| leg.offer.is_some_and(|offer| offer.fast_zero)) {
+        if members().all(|leg| leg.offer.is_some_and(|offer| offer.fast_zero)) {
             flags = flags.with(TransmissionFlags::SEND_FAST_ZERO);
         }
-        let offers = || legs.iter().filter_map(|leg| leg.offer);
+        let offers = || members().filter_map(|leg| leg.offer);
         let min_block = offers().map(|offer| offer.min_block).max().unwrap_or(1).clamp(1, 65536);
         let preferred = offers().map(|offer| offer.preferred_block).max().unwrap_or(4096);
         let info = ExportInfo {
@@ -54,8 +62,9 @@ impl Table {
             preferred_block: preferred.clamp(4096.max(min_block), limits::NBD_PAYLOAD),
             max_block: limits::NBD_PAYLOAD,
         };
-        let dirty = legs.iter().map(|leg| format!("{DIRTY}{}", leg.spec.name));
-        let contexts = std::iter::once(ALLOCATION.to_owned()).chain(dirty).collect();
+        let dirty = members().map(|leg| format!("{DIRTY}{}", leg.spec.name));
+        let bitmaps = trackers.map(|tracker| format!("{BITMAP}{tracker}"));
+        let contexts = std::iter::once(ALLOCATION.to_owned()).chain(dirty).chain(bitmaps).collect();
         Self { name: name.to_string(), info, contexts }
     }
 
@@ -100,6 +109,11 @@ impl Exports for Nothing {
 /// Whether a context is that of what this leg misses.
 pub(super) fn is_dirty_of(context: &str, leg: &Name) -> bool {
     context.strip_prefix(DIRTY).is_some_and(|name| name == leg.as_str())
+}
+
+/// The name of the tracker that a context is of, if it is one of a tracker.
+pub(super) fn bitmap_of(context: &str) -> Option<&str> {
+    context.strip_prefix(BITMAP)
 }
 
 /// What extents are cut to.

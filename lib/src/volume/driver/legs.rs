@@ -6,7 +6,7 @@ use super::local::{self, LocalLeg, Work, Worked};
 use super::remote::{self, RemoteLeg, Step, Terms};
 use super::watch::Watch;
 use super::{Completion, Driver, LEG};
-use crate::base::{Address, Class, Error, Result, limits};
+use crate::base::{Address, Class, Error, Id, Result, limits};
 use crate::config::VolumeConfig;
 use crate::device::FileDevice;
 use crate::leg::{LegDevice, LegSpec, ReadPreference};
@@ -22,8 +22,14 @@ const RECEIVES: usize = 16;
 
 /// One leg as the driver knows it.
 pub(super) struct Slot {
+    /// Its identity.
+    pub(super) id: Id,
     /// As configured.
     pub(super) spec: LegSpec,
+    /// No member any more.
+    pub(super) gone: bool,
+    /// The address in `spec` is not that of `io` yet.
+    pub(super) moved: bool,
     pub(super) io: LegIo,
     /// The newest session that was given; it goes on while `up`.
     pub(super) session: u32,
@@ -57,16 +63,24 @@ pub(super) struct Offer {
     pub(super) preferred_block: u32,
 }
 
+impl LegIo {
+    fn new(device: &LegDevice, pool: &Pool) -> Result<Self> {
+        Ok(match device {
+            LegDevice::File(path) => Self::Local(LocalLeg::new(path)),
+            LegDevice::Nbd(uri) => Self::Remote(Box::new(RemoteLeg::new(uri.parse::<NbdUri>()?, pool))),
+        })
+    }
+}
+
 impl Slot {
     /// A leg not reached yet.
-    pub(super) fn new(spec: &LegSpec, pool: &Pool) -> Result<Self> {
-        let io = match &spec.device {
-            LegDevice::File(path) => LegIo::Local(LocalLeg::new(path)),
-            LegDevice::Nbd(uri) => LegIo::Remote(Box::new(RemoteLeg::new(uri.parse::<NbdUri>()?, pool))),
-        };
+    pub(super) fn new(spec: &LegSpec, id: Id, pool: &Pool) -> Result<Self> {
         Ok(Self {
+            id,
             spec: spec.clone(),
-            io,
+            gone: false,
+            moved: false,
+            io: LegIo::new(&spec.device, pool)?,
             session: 0,
             up: false,
             connect_at: None,
@@ -76,6 +90,11 @@ impl Slot {
             last_in_sync: None,
             watch: Watch::default(),
         })
+    }
+
+    /// Whether a new leg may have its number: nothing of the old one is under way.
+    pub(super) fn is_free(&self) -> bool {
+        self.gone && !matches!(&self.io, LegIo::Local(local) if local.outstanding > 0 || local.opening)
     }
 
     /// The clean end of a connection.
@@ -94,9 +113,9 @@ impl Slot {
     }
 }
 
-/// The core's view of the configuration.
-pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
-    let legs = config.legs.iter().map(|leg| LegConfig {
+/// The core's view of a leg.
+pub(super) fn core_leg(leg: &LegSpec) -> LegConfig {
+    LegConfig {
         remote: !leg.device.is_local(),
         read: match leg.read {
             ReadPreference::Prefer => ReadWish::Prefer,
@@ -106,7 +125,12 @@ pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
         flush_unsafe: leg.flush_unsafe,
         timeout_ms: leg.timeout_ms,
         retries: leg.retries,
-    });
+        rate: leg.rate,
+    }
+}
+
+/// The core's view of the configuration.
+pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
     Config {
         size,
         block: config.map_block,
@@ -114,7 +138,7 @@ pub(super) fn core_config(config: &VolumeConfig, size: u64) -> Config {
         read_policy: super::reload::read_policy(config.read_policy),
         hold_ms: limits::HOLD_MS,
         rules: Rules::default(),
-        legs: legs.collect(),
+        legs: config.legs.iter().map(core_leg).collect(),
     }
 }
 
@@ -128,7 +152,22 @@ impl Driver<'_> {
         }
     }
 
+    /// A leg that was given another address is reached there from now on, once nothing is under way to the old one.
+    fn move_leg(&mut self, leg: LegIx) -> Result<()> {
+        let slot = &mut self.legs[leg];
+        let under_way = matches!(&slot.io, LegIo::Local(local) if local.outstanding > 0 || local.opening);
+        if slot.moved && !under_way {
+            slot.moved = false;
+            slot.io = LegIo::new(&slot.spec.device, &self.pool)?;
+        }
+        Ok(())
+    }
+
     fn reach(&mut self, leg: LegIx) {
+        if let Err(error) = self.move_leg(leg) {
+            self.legs[leg].connect_at = None;
+            return self.unreachable(leg, &error);
+        }
         let slot = &mut self.legs[leg];
         match &mut slot.io {
             LegIo::Local(local) => {
@@ -196,7 +235,7 @@ impl Driver<'_> {
         let slot = &mut self.legs[leg];
         let LegIo::Local(local) = &mut slot.io else { return };
         local.opening = false;
-        if !slot.trying {
+        if !slot.trying || slot.moved {
             return;
         }
         let fits = device.and_then(|device| {
@@ -221,6 +260,10 @@ impl Driver<'_> {
 
     fn up(&mut self, leg: LegIx, caps: Caps, offer: Offer) {
         let slot = &mut self.legs[leg];
+        if slot.moved {
+            // That was the old address.
+            return;
+        }
         slot.session += 1;
         (slot.up, slot.trying, slot.reason) = (true, false, None);
         slot.offer = Some(offer);

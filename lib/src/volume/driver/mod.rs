@@ -6,6 +6,8 @@
 //! sockets. Payloads are received once and never copied on the way ([`buffers`]).
 
 mod actions;
+mod admin;
+mod advice;
 mod buffers;
 mod client;
 mod clients;
@@ -22,16 +24,18 @@ mod reload;
 mod remote;
 mod report;
 mod slab;
+mod trackers;
 mod watch;
 mod workers;
 
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
-use crate::control::EventKind;
+use crate::control::{EventKind, VolumeDir};
 use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::entrance::Door;
 use crate::volume::metrics::Metrics;
 use crate::volume::options::ServeNotice;
+use crate::volume::state::trackers::FoundTracker;
 use crate::volume::state::{MapHandle, Records};
 use buffers::{Pool, Slice};
 use client::{Charge, Client, Pending};
@@ -40,13 +44,15 @@ use hook::Hook;
 use legs::Slot;
 pub(crate) use reload::Source;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::time::Timespec;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use workers::{Results, Workers};
 
@@ -54,6 +60,7 @@ use workers::{Results, Workers};
 const WAKE: u64 = 1;
 const SIGNAL: u64 = 2;
 const CONTROL_LISTENER: u64 = 3;
+const CLOCK: u64 = 6;
 const STDIO: u64 = 4;
 const HANGUP: u64 = 5;
 const LISTENER: u64 = 1 << 16;
@@ -71,6 +78,8 @@ const SWEEP_MS: u64 = 200;
 pub(crate) struct Setup {
     /// The volume.
     pub(crate) name: Name,
+    /// Where its records and maps are.
+    pub(crate) dir: VolumeDir,
     /// Its identity.
     pub(crate) id: Id,
     /// In bytes.
@@ -81,6 +90,8 @@ pub(crate) struct Setup {
     pub(crate) starts: Vec<LegStart>,
     /// The map of each leg, in use.
     pub(crate) maps: Vec<MapHandle>,
+    /// Its trackers.
+    pub(crate) trackers: Vec<FoundTracker>,
     /// The records of all legs.
     pub(crate) records: Arc<Mutex<Records>>,
     /// By so many bytes the maps were wider at the start than before the crash.
@@ -120,6 +131,12 @@ enum Completion {
     Closed,
     /// The state was written.
     Persisted { seq: u64, result: Result<()> },
+    /// A worker's part of a task.
+    Task { result: Result<admin::Brought> },
+    /// The map of a tracker was made, or not.
+    TrackerMade { id: u64, name: Name, result: Result<MapHandle> },
+    /// The map of a tracker was removed, or not.
+    TrackerGone { id: u64, name: Name, result: Result<()> },
 }
 
 /// I/O names and cookies are dense numbers of ours; their tables need no better hash.
@@ -147,6 +164,7 @@ type IoTable<T> = HashMap<IoId, T, BuildHasherDefault<IoHasher>>;
 /// The loop and all it knows.
 struct Driver<'a> {
     name: Name,
+    dir: VolumeDir,
     id: Id,
     size: u64,
     config: VolumeConfig,
@@ -157,6 +175,7 @@ struct Driver<'a> {
     began: Instant,
     now: Instant,
     epoll: OwnedFd,
+    _clock: OwnedFd,
     pool: Pool,
     results: Results<Completion>,
     io_workers: Workers<Completion>,
@@ -188,11 +207,19 @@ struct Driver<'a> {
     extents: IoTable<Vec<crate::device::Extent>>,
     promised_block: Option<u32>,
     maps: Vec<MapHandle>,
+    /// By the core's numbers.
+    trackers: Vec<Option<trackers::Slot>>,
+    /// Trackers that are just being made or removed.
+    changing: Vec<Name>,
     records: Arc<Mutex<Records>>,
     widened: u64,
 
     control: Control,
     hook: Hook,
+    /// A task of several steps.
+    task: Option<admin::Task>,
+    /// What failed to go on by itself is not tried again before.
+    replace_at_ms: u64,
     signals: UnixStream,
     hangups: Option<UnixStream>,
     source: Source,
@@ -212,19 +239,36 @@ struct Driver<'a> {
     metrics: Option<Metrics>,
 }
 
-/// Serves until it is told to stop. Says for each leg whether its map may be closed as clean.
-pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<bool>> {
+/// Serves until it is told to stop. Gives back the maps, and whether each may be closed as clean.
+pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<Vec<(MapHandle, bool)>> {
     let notes = setup.notes.clone();
     let mut driver = Driver::new(setup, notify)?;
     for note in notes {
         driver.event(EventKind::Widened, None, &note);
         (driver.notify)(ServeNotice::Note(note));
     }
-    driver.run()
+    let clean = driver.run()?;
+    let Driver { maps, legs, .. } = driver;
+    let members = maps.into_iter().zip(clean).zip(&legs).filter(|(_, slot)| !slot.gone);
+    Ok(members.map(|(map, _)| map).collect())
 }
 
 fn broken(doing: &str, error: rustix::io::Errno) -> Error {
     Error::os(Class::Internal, "event loop", doing, error)
+}
+
+fn milliseconds(ms: u64) -> Timespec {
+    Timespec { tv_sec: 0, tv_nsec: ms.cast_signed() * 1_000_000 }
+}
+
+/// Ticks every [`TICK_MS`].
+fn clock() -> rustix::io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let clock = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let tick = milliseconds(TICK_MS);
+    let every = Itimerspec { it_interval: tick, it_value: tick };
+    timerfd_settime(&clock, TimerfdTimerFlags::empty(), &every)?;
+    Ok(clock)
 }
 
 impl<'a> Driver<'a> {
@@ -235,6 +279,9 @@ impl<'a> Driver<'a> {
             epoll::add(&epoll, fd, EventData::new_u64(name), flags).map_err(|e| broken("waiting", e))
         };
         add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
+        let clock = clock().map_err(|e| broken("making its clock", e))?;
+        // Edge-triggered: nobody reads how often it ticked.
+        add(clock.as_fd(), CLOCK, EventFlags::IN | EventFlags::ET)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
         if let Some(hangups) = &setup.hangups {
             add(hangups.as_fd(), HANGUP, EventFlags::IN)?;
@@ -245,24 +292,32 @@ impl<'a> Driver<'a> {
             add(stdio.as_fd(), STDIO, EventFlags::empty())?;
         }
         let pool = Pool::new();
-        let legs: Result<Vec<Slot>> = setup.config.legs.iter().map(|leg| Slot::new(leg, &pool)).collect();
+        let ids: Vec<Id> = {
+            let records = setup.records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.records.iter().map(|record| record.leg).collect()
+        };
+        let legs: Result<Vec<Slot>> =
+            setup.config.legs.iter().zip(ids).map(|(leg, id)| Slot::new(leg, id, &pool)).collect();
         let legs = legs?;
         let core = Core::new(legs::core_config(&setup.config, setup.size), setup.starts);
+        let (marks, trackers) = trackers::slots(setup.trackers);
         let now = Instant::now();
         let hook = Hook::new(setup.config.on_event.clone(), results.workers("mirrord-hook", 1));
         Ok(Self {
             io_workers: results.workers("mirrord-io", IO_THREADS),
             workers: results.workers("mirrord-sync", legs.len() + 1),
             name: setup.name,
+            dir: setup.dir,
             id: setup.id,
             size: setup.size,
             config: setup.config,
-            core,
+            core: core.with_trackers(marks),
             events: Vec::new(),
             actions: Vec::new(),
             began: now,
             now,
             epoll,
+            _clock: clock,
             pool,
             results,
             doors: setup.doors,
@@ -283,10 +338,14 @@ impl<'a> Driver<'a> {
             extents: IoTable::default(),
             promised_block: None,
             maps: setup.maps,
+            trackers,
+            changing: Vec::new(),
             records: setup.records,
             widened: setup.widened,
             control: Control::new(setup.control),
             hook,
+            task: None,
+            replace_at_ms: 0,
             signals: setup.signals,
             hangups: setup.hangups,
             source: setup.source,
@@ -338,9 +397,10 @@ impl<'a> Driver<'a> {
         let now_ms = self.now_ms();
         // A leg that is overdue waits for something else, whose end wakes the loop.
         let due = self.legs.iter().filter_map(|leg| leg.connect_at?.checked_sub(now_ms));
-        let wait_ms = due.filter(|left| *left > 0).min().unwrap_or(TICK_MS).min(TICK_MS);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms.cast_signed() * 1_000_000 };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {
+        let wait_ms = due.filter(|left| *left > 0).min();
+        // Otherwise the clock of the ticks wakes the loop: a timeout would set up a timer for each wait.
+        let timeout = wait_ms.map(|ms| milliseconds(ms.min(TICK_MS)));
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(broken("waiting", error)),
         }
@@ -356,6 +416,8 @@ impl<'a> Driver<'a> {
         match name {
             WAKE => self.completions(),
             SIGNAL => self.signalled(),
+            // A round has begun, that is all that it is for.
+            CLOCK => {}
             CONTROL_LISTENER => self.accept_control(),
             HANGUP => self.reload(),
             // The only client has gone before it was served.
@@ -397,6 +459,7 @@ impl<'a> Driver<'a> {
             self.sweep_clients(now_ms);
             self.sweep_legs(now_ms);
             self.watch_legs(now_ms);
+            self.replace_legs();
         }
         if self.watchdog_ms > 0 && now_ms >= self.barked_ms + self.watchdog_ms {
             self.barked_ms = now_ms;
@@ -418,7 +481,10 @@ impl<'a> Driver<'a> {
                 Completion::Reread(prepared) => self.reloaded(*prepared),
                 Completion::Closed => {}
                 Completion::Hooked { problem } => self.hooked(problem),
+                Completion::Task { result } => self.task_worked(result),
                 Completion::Persisted { seq, result } => self.persisted(seq, &result),
+                Completion::TrackerMade { id, name, result } => self.tracker_made(id, name, result),
+                Completion::TrackerGone { id, name, result } => self.tracker_gone(id, &name, result),
             }
         }
     }

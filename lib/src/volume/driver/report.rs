@@ -1,9 +1,10 @@
 //! What people are told: the status, and events out of the core's notes.
 
 use super::Driver;
+use super::advice::{self, Advice, Circumstances};
 use super::legs::{LegIo, Slot};
 use super::watch;
-use crate::base::{Error, units::show_size};
+use crate::base::{Error, Id, units::show_size};
 use crate::control::event::now as this_moment;
 use crate::control::{EventKind, LegStatus, ResyncStatus, Status};
 use crate::leg::{Connection, DiskState, Role};
@@ -19,13 +20,18 @@ impl Driver<'_> {
             .legs
             .iter()
             .zip(&core.legs)
-            .zip(generations)
-            .map(|((slot, leg), (id, generation))| LegStatus { id, generation, ..self.leg_status(slot, leg) })
+            .filter(|(slot, _)| !slot.gone)
+            .map(|(slot, leg)| {
+                let generation = generations.iter().find(|(id, _)| *id == slot.id);
+                let generation = generation.map_or_else(String::new, |(_, id)| id.to_string());
+                LegStatus { id: slot.id.to_string(), generation, ..self.leg_status(slot, leg) }
+            })
             .collect();
         let good = core.legs.iter().filter(|leg| leg.state == LegState::UpToDate).count();
-        let reason = self.reason(&core, good);
-        let next = reason.is_some().then(|| format!("mirrord events {} --now", self.name));
-        let next = legs.iter().find_map(|leg| leg.next.clone()).or(next);
+        let what = Circumstances { stopping: self.stopping, good, min_legs: self.config.min_legs as usize };
+        let advices: Vec<Advice> =
+            legs.iter().map(|leg| Advice { reason: None, next: leg.next.clone() }).collect();
+        let Advice { reason, next } = advice::volume(&self.name, &core, what, &advices);
         Status {
             id: self.id.to_string(),
             running: true,
@@ -49,6 +55,7 @@ impl Driver<'_> {
             reason,
             next,
             legs,
+            trackers: self.tracker_statuses(&core.trackers),
             ..Status::new(&self.name)
         }
     }
@@ -58,34 +65,10 @@ impl Driver<'_> {
         self.doors.iter().map(|door| door.uri.clone()).collect()
     }
 
-    /// Id and generation of each leg, unless a worker is just changing them.
-    fn generations(&self) -> Vec<(String, String)> {
-        match self.records.try_lock() {
-            Ok(records) => {
-                records.records.iter().map(|r| (r.leg.to_string(), r.current.id.to_string())).collect()
-            }
-            Err(_) => vec![(String::new(), String::new()); self.legs.len()],
-        }
-    }
-
-    fn reason(&self, core: &core::Status, good: usize) -> Option<String> {
-        if self.stopping {
-            return Some("stopping: requests drain".to_owned());
-        }
-        if core.suspended {
-            return Some("no good leg can be reached; requests wait".to_owned());
-        }
-        if !core.serving {
-            return Some("starting: legs are being connected".to_owned());
-        }
-        if !core.state_durable {
-            return Some("the state of the legs is not on stable storage yet".to_owned());
-        }
-        if good < self.config.min_legs as usize {
-            let least = self.config.min_legs;
-            return Some(format!("{good} legs are UpToDate, min-legs is {least}: writes are refused"));
-        }
-        None
+    /// The generation of each leg, unless a worker is just changing them.
+    fn generations(&self) -> Vec<(Id, Id)> {
+        let records = self.records.try_lock().ok();
+        records.map_or_else(Vec::new, |r| r.records.iter().map(|r| (r.leg, r.current.id)).collect())
     }
 
     fn leg_status(&self, slot: &Slot, leg: &core::LegStatus) -> LegStatus {
@@ -107,7 +90,7 @@ impl Driver<'_> {
             Connection::Connecting
         };
         let name = &slot.spec.name;
-        let (reason, next) = advice(&self.name, name, slot, leg);
+        let Advice { reason, next } = advice::leg(&self.name, name, leg, slot.reason.as_deref());
         LegStatus {
             name: name.to_string(),
             device: slot.spec.device.to_string(),
@@ -122,6 +105,9 @@ impl Driver<'_> {
             dirty: leg.missing_bytes,
             unflushed: leg.unflushed_bytes,
             held: leg.held_bytes,
+            paused: leg.paused,
+            halt: leg.halt.map(|halt| advice::halt_words(halt).0.to_owned()),
+            rate_limit: slot.spec.rate,
             rewrite: leg.rewrite_bytes,
             received,
             sent,
@@ -151,7 +137,7 @@ impl Driver<'_> {
             total: resync.total,
             percent_in_sync: percent(equal, self.size),
             rate,
-            estimated_seconds_to_finish: (rate > 0).then(|| left.div_ceil(rate)),
+            estimated_seconds_to_finish: (rate > 0 && leg.halt.is_none()).then(|| left.div_ceil(rate)),
         }
     }
 
@@ -178,6 +164,8 @@ impl Driver<'_> {
             Note::FlushFailed => {
                 (EventKind::FlushFailed, "a flush failed: unflushed blocks are missing".to_owned())
             }
+            Note::Stalled => (EventKind::Stalled, "its resync has stalled: nothing is answered".to_owned()),
+            Note::Moving => (EventKind::Moving, "its resync moves again".to_owned()),
             Note::ReadRepair => (EventKind::Repaired, "a read failed; the block is written again".to_owned()),
             Note::Failed => (EventKind::Failed, "it failed and stays out until it is attached".to_owned()),
             Note::PersistFailed => {
@@ -232,32 +220,6 @@ fn percent(part: u64, whole: u64) -> f64 {
     f64::from(u32::try_from(hundredths).unwrap_or(10_000)) / 100.0
 }
 
-/// Why a leg is not UpToDate, and what to type.
-fn advice(
-    volume: &crate::base::Name,
-    name: &crate::base::Name,
-    slot: &Slot,
-    leg: &core::LegStatus,
-) -> (Option<String>, Option<String>) {
-    let attach = || Some(format!("mirrord leg attach {volume} {name}"));
-    let because = |what: &str| match &slot.reason {
-        Some(reason) => Some(format!("{what}: {reason}")),
-        None => Some(what.to_owned()),
-    };
-    match leg.state {
-        LegState::UpToDate if leg.connected => (None, None),
-        LegState::Detached => (Some("detached by an administrator".to_owned()), attach()),
-        LegState::Failed => (because("it failed"), attach()),
-        _ if !leg.connected => (because("not connected"), Some(format!("mirrord resync {volume} {name}"))),
-        _ if leg.held_bytes > 0 => (
-            Some("late writes may still come".to_owned()),
-            Some(format!("mirrord wait {volume} --until synced")),
-        ),
-        _ if leg.resync.is_some() => (None, Some(format!("mirrord wait {volume} --until synced"))),
-        _ => (because("waiting for its resync"), Some(format!("mirrord resync {volume} {name}"))),
-    }
-}
-
 const fn disk_state(state: LegState) -> DiskState {
     match state {
         LegState::UpToDate => DiskState::UpToDate,
@@ -265,6 +227,6 @@ const fn disk_state(state: LegState) -> DiskState {
         LegState::Inconsistent => DiskState::Inconsistent,
         LegState::Outdated => DiskState::Outdated,
         LegState::Failed => DiskState::Failed,
-        LegState::Detached => DiskState::Detached,
+        LegState::Detached | LegState::Gone => DiskState::Detached,
     }
 }

@@ -73,6 +73,8 @@ mod tests {
             held_bytes: 0,
             rewrite_bytes: 0,
             resync: None,
+            paused: false,
+            halt: None,
             last_in_sync_ms: None,
             strays: 0,
             read_bytes: 0,

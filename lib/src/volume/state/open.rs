@@ -1,6 +1,7 @@
 //! Opening what stands on disk, after a clean end or a crash.
 
 use super::persist::{follow, make_primary};
+use super::trackers::{self, FoundTracker};
 use super::{MapHandle, Records};
 use crate::base::{BlockSize, Class, Error, Id, Name, Result};
 use crate::control::VolumeDir;
@@ -24,6 +25,8 @@ pub(crate) struct Opened {
     pub(crate) records: Records,
     pub(crate) maps: Vec<MapHandle>,
     pub(crate) starts: Vec<LegStart>,
+    /// Its trackers.
+    pub(crate) trackers: Vec<FoundTracker>,
     /// By so many bytes the maps are wider than before the crash.
     pub(crate) widened: u64,
     /// What an administrator should read.
@@ -36,16 +39,52 @@ pub(crate) struct Opened {
 /// 2. The records are opened and checked against each other.
 /// 3. What a crash left half done is finished: legs in sync that were to follow to a new generation, or a
 ///    resync whose f3 is missing.
-/// 4. The maps are read. One that is not believed counts as all dirty.
+/// 4. The maps are read, of legs and trackers. One that is not believed counts as all dirty.
 /// 5. The maps are in use: not clean any more, durably.
 /// 6. One leg says PRIMARY, durably.
 pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
+    let (lock, records) = open_records(dir, legs)?;
+    let identity = identity(dir, &records)?;
+    let Identity { volume: id, size, block, .. } = identity;
+    let expect = expectation(&identity, records.generation());
+    let mut opened = Opened {
+        lock,
+        id,
+        size,
+        block,
+        records,
+        maps: Vec::new(),
+        starts: Vec::new(),
+        trackers: Vec::new(),
+        widened: 0,
+        notes: Vec::new(),
+    };
+    for (leg, spec) in legs.iter().enumerate() {
+        opened.open_map(dir, spec, leg, expect)?;
+    }
+    let like = Identity { volume: id, leg: Id::NONE, size, block };
+    opened.trackers = trackers::open_all(dir, &like, &expect, &mut opened.notes)?;
+    let maps = opened.trackers.iter().map(|found| (found.name.clone(), found.map.clone()));
+    opened.records.trackers = maps.collect();
+    make_primary(&mut opened.records)?;
+    Ok(opened)
+}
+
+/// What a map that is put to use now must say, or else it is not believed.
+pub(crate) fn expectation(identity: &Identity, generation: Id) -> Expect {
+    Expect {
+        volume: identity.volume,
+        leg: identity.leg,
+        generation,
+        boot: boot_id(),
+        durability: Durability::Process,
+    }
+}
+
+/// Steps 1 to 3.
+fn open_records(dir: &VolumeDir, legs: &[LegSpec]) -> Result<(File, Records)> {
     let lock = take_lock(dir)?;
     let mut records = Records::open(dir, legs.iter().map(|leg| &leg.name))?;
-    let Some(first) = records.records.first() else {
-        return Err(Error::new(Class::Usage, format!("{}: opening the volume: it has no leg", dir.name())));
-    };
-    let (id, size, block) = (first.volume, first.size, first.block);
     for (at, record) in records.records.iter().enumerate() {
         check_record(dir, record, &records.records[0], &legs[at].name)?;
         if let Some(twin) = records.records[..at].iter().find(|other| other.leg == record.leg) {
@@ -55,33 +94,25 @@ pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
         }
     }
     repair(&mut records)?;
-    let expect = Expect {
-        volume: id,
-        leg: Id::NONE,
-        generation: records.generation(),
-        boot: boot_id(),
-        durability: Durability::Process,
+    Ok((lock, records))
+}
+
+/// What all maps of a volume are of.
+fn identity(dir: &VolumeDir, records: &Records) -> Result<Identity> {
+    let Some(first) = records.records.first() else {
+        return Err(Error::new(Class::Usage, format!("{}: opening the volume: it has no leg", dir.name())));
     };
-    let mut opened = Opened {
-        lock,
-        id,
-        size,
-        block,
-        records,
-        maps: Vec::new(),
-        starts: Vec::new(),
-        widened: 0,
-        notes: Vec::new(),
-    };
-    for (leg, spec) in legs.iter().enumerate() {
-        opened.open_map(dir, spec, leg, expect)?;
-    }
-    make_primary(&mut opened.records)?;
-    Ok(opened)
+    Ok(Identity { volume: first.volume, leg: Id::NONE, size: first.size, block: first.block })
+}
+
+/// Adds or removes a tracker of a volume that nobody serves. Class `Busy` if somebody does.
+pub(crate) fn change_trackers(dir: &VolumeDir, legs: &[LegSpec], name: &Name, add: bool) -> Result<()> {
+    let (_lock, records) = open_records(dir, legs)?;
+    if add { trackers::add_offline(&records, dir, name) } else { trackers::remove_offline(dir, name) }
 }
 
 /// The lock of a volume's directory.
-fn take_lock(dir: &VolumeDir) -> Result<File> {
+pub(crate) fn take_lock(dir: &VolumeDir) -> Result<File> {
     let path = dir.lock();
     let file = OpenOptions::new()
         .create(true)

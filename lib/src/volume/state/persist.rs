@@ -7,9 +7,12 @@ use crate::volume::core::LegRecord;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// Makes the wanted state durable. Idempotent: what is already so is not written again, so that a state that
-/// failed half-way is simply tried again.
+/// Makes the wanted state durable: that of each leg by its id; legs that have no record (any more) are passed over.
+/// Idempotent: what is already so is not written again, so that a state that failed half-way is simply tried
+/// again.
 ///
+/// 0. If all that were in sync leave, and others come back, these are finished first (as step 4): somebody is in
+///    sync at every instant.
 /// 1. Legs that leave are OUTDATED (and DETACHED or FAILED), durable.
 /// 2. W2: if a leg that is out could take itself for those that stay, these get a new generation: the maps are
 ///    prepared for it, one leg is given it, the others follow by f1 to f3, the maps are relabelled.
@@ -20,32 +23,55 @@ use std::time::SystemTime;
 pub(crate) fn persist(
     records: &Mutex<Records>,
     maps: &[MapHandle],
-    wanted: &[LegRecord],
+    wanted: &[(Id, LegRecord)],
     mint: bool,
 ) -> Result<()> {
     let records = &mut *records.lock().unwrap_or_else(PoisonError::into_inner);
-    if wanted.len() != records.records.len() {
-        let text = format!("record: writing a state of {} legs for {}", wanted.len(), records.records.len());
-        return Err(Error::new(Class::Internal, text));
+    let wanted: Vec<Wanted> = wanted
+        .iter()
+        .filter(|(_, want)| !want.gone)
+        .filter_map(|(leg, want)| records.of(*leg).map(|at| (at, *want)))
+        .collect();
+    let both = |records: &Records| -> Vec<usize> {
+        wanted
+            .iter()
+            .filter(|(at, want)| want.in_sync && records.records[*at].in_sync())
+            .map(|w| w.0)
+            .collect()
+    };
+    if both(records).is_empty() {
+        let old: Vec<usize> =
+            (0..records.records.len()).filter(|&at| records.records[at].in_sync()).collect();
+        if !old.is_empty() {
+            come_back(records, &wanted, &old)?;
+        }
     }
-    leave(records, wanted)?;
-    let stays: Vec<usize> =
-        (0..wanted.len()).filter(|&leg| wanted[leg].in_sync && records.records[leg].in_sync()).collect();
+    leave(records, &wanted)?;
+    let stays = both(records);
     if mint {
         new_generation(records, maps, &stays)?;
     }
-    begin(records, wanted, &stays)?;
-    for (leg, want) in wanted.iter().enumerate() {
-        if want.in_sync && !records.records[leg].in_sync() {
-            finish(records, leg, &stays)?;
-        }
-    }
+    begin(records, &wanted, &stays)?;
+    come_back(records, &wanted, &stays)?;
     make_primary(records)
 }
 
+/// The number of a record, and what is wanted of it.
+type Wanted = (usize, LegRecord);
+
+/// Step 4.
+fn come_back(records: &mut Records, wanted: &[Wanted], stays: &[usize]) -> Result<()> {
+    for (leg, _) in wanted.iter().filter(|(_, want)| want.in_sync) {
+        if !records.records[*leg].in_sync() {
+            finish(records, *leg, stays)?;
+        }
+    }
+    Ok(())
+}
+
 /// Step 1.
-fn leave(records: &mut Records, wanted: &[LegRecord]) -> Result<()> {
-    for (leg, want) in wanted.iter().enumerate().filter(|(_, want)| !want.in_sync) {
+fn leave(records: &mut Records, wanted: &[Wanted]) -> Result<()> {
+    for &(leg, want) in wanted.iter().filter(|(_, want)| !want.in_sync) {
         records.change(leg, |record| {
             change::leave(record);
             record.flags.remove(Flags::PRIMARY);
@@ -73,7 +99,7 @@ fn new_generation(records: &mut Records, maps: &[MapHandle], stays: &[usize]) ->
         return Ok(());
     }
     let (current, next) = (records.records[first].current.id, Id::random()?);
-    for map in maps {
+    for map in maps.iter().chain(records.trackers.values()) {
         map.seal().prepare_relabel(current, next)?;
     }
     let everybody: Vec<Id> = records.records.iter().map(|record| record.leg).collect();
@@ -82,7 +108,7 @@ fn new_generation(records: &mut Records, maps: &[MapHandle], stays: &[usize]) ->
     for &leg in stays.iter().filter(|&&leg| leg != first) {
         follow(records, first, leg)?;
     }
-    for map in maps {
+    for map in maps.iter().chain(records.trackers.values()) {
         map.seal().finish_relabel(next)?;
     }
     Ok(())
@@ -106,8 +132,8 @@ pub(super) fn follow(records: &mut Records, source: usize, leg: usize) -> Result
 }
 
 /// Step 3.
-fn begin(records: &mut Records, wanted: &[LegRecord], stays: &[usize]) -> Result<()> {
-    for (leg, _) in wanted.iter().enumerate().filter(|(_, want)| want.inconsistent && !want.in_sync) {
+fn begin(records: &mut Records, wanted: &[Wanted], stays: &[usize]) -> Result<()> {
+    for &(leg, _) in wanted.iter().filter(|(_, want)| want.inconsistent && !want.in_sync) {
         let Some(source) = records.reference() else { return Ok(()) };
         if !records.records[leg].flags.contains(Flags::INCONSISTENT) {
             let mut from = records.records[source].clone();
@@ -123,7 +149,7 @@ fn begin(records: &mut Records, wanted: &[LegRecord], stays: &[usize]) -> Result
     Ok(())
 }
 
-/// Step 4.
+/// f1 to f3 from one of those that stay, f3 for all of them.
 fn finish(records: &mut Records, leg: usize, stays: &[usize]) -> Result<()> {
     let Some(source) = records.reference().filter(|leg| stays.contains(leg)) else {
         let name = &records.records[leg].name;

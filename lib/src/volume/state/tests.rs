@@ -7,7 +7,8 @@ use crate::volume::core::LegStart;
 use crate::volume::{CreateOptions, Trust, create};
 
 const SIZE: u64 = 10 << 20;
-const SYNC: LegRecord = LegRecord { in_sync: true, inconsistent: false, detached: false, failed: false };
+const SYNC: LegRecord =
+    LegRecord { in_sync: true, inconsistent: false, detached: false, failed: false, gone: false };
 const OUT: LegRecord = LegRecord { in_sync: false, ..SYNC };
 const TARGET: LegRecord = LegRecord { inconsistent: true, ..OUT };
 
@@ -45,8 +46,8 @@ impl Home {
         let opened = self.open();
         let records = Mutex::new(opened.records);
         for (wanted, mint) in states {
-            persist(&records, &opened.maps, wanted, *mint).expect("persist");
-            persist(&records, &opened.maps, wanted, *mint).expect("persist again");
+            write(&records, &opened.maps, wanted, *mint).expect("persist");
+            write(&records, &opened.maps, wanted, *mint).expect("persist again");
         }
         if clean {
             for map in opened.maps {
@@ -55,6 +56,13 @@ impl Home {
         }
         opened.starts
     }
+}
+
+/// Makes a state durable whose legs are in the order of the records.
+fn write(records: &Mutex<Records>, maps: &[MapHandle], wanted: &[LegRecord], mint: bool) -> Result<()> {
+    let ids: Vec<Id> = lock(records).records.iter().map(|record| record.leg).collect();
+    let wanted: Vec<_> = ids.into_iter().zip(wanted.iter().copied()).collect();
+    persist(records, maps, &wanted, mint)
 }
 
 fn states(starts: &[LegStart]) -> Vec<LegRecord> {
@@ -107,7 +115,7 @@ fn a_leg_that_is_left_behind_sees_a_new_generation_and_the_maps_follow() {
     let opened = home.open();
     let before = opened.records.generation();
     let records = Mutex::new(opened.records);
-    persist(&records, &opened.maps, &[OUT, SYNC], true).expect("persist");
+    write(&records, &opened.maps, &[OUT, SYNC], true).expect("persist");
     let after = records.lock().expect("lock").generation();
     assert_ne!(before, after);
     opened.maps[0].mark(3..5);
@@ -150,4 +158,15 @@ fn create_refuses_before_it_changes_anything() {
     let error = create(&options).expect_err("twice");
     assert!(error.message.contains("legs a and b are the same file"), "{error}");
     assert!(!options.volume_dir().path().exists(), "nothing is left behind");
+}
+
+#[test]
+fn somebody_is_in_sync_at_every_instant_also_when_the_set_changes_hands_in_one_state() {
+    let home = home(&["a", "b"], Trust::From("a".parse().expect("name")));
+    create(&home.options).expect("create");
+    let starts = home.run(&[(&[SYNC, TARGET], false), (&[OUT, SYNC], true)], false);
+    assert_eq!(states(&starts), [SYNC, TARGET]);
+    let opened = home.open();
+    assert_eq!(states(&opened.starts), [OUT, SYNC]);
+    assert!(opened.records.reference().is_some());
 }

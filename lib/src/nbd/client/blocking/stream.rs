@@ -2,8 +2,8 @@
 
 use crate::base::{Address, Class, Error, Result};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,8 +15,9 @@ const CHUNK: usize = 16 << 10;
 /// Pause before a Unix socket whose backlog is full is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// A connected stream socket.
 #[derive(Debug)]
-enum Stream {
+pub(in crate::nbd::client) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -89,6 +90,11 @@ fn left(until: Instant) -> std::io::Result<Duration> {
 }
 
 impl Wire {
+    /// The stream, and what was received and not yet used.
+    pub(in crate::nbd::client) fn into_parts(self) -> (Stream, Vec<u8>, String) {
+        (self.stream, self.received, self.name)
+    }
+
     /// Connects within `timeout`, which then bounds each exchange that begins with [`Wire::begin`].
     pub(super) fn open(address: &Address, name: String, timeout: Duration) -> Result<Self> {
         let until = Instant::now() + timeout;
@@ -159,6 +165,47 @@ impl Wire {
 }
 
 impl Stream {
+    /// Bounds every wait on it.
+    pub(in crate::nbd::client) fn set_timeouts(
+        &self,
+        read: Duration,
+        write: Duration,
+    ) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(read)).and_then(|()| stream.set_write_timeout(Some(write)))
+            }
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(read)).and_then(|()| stream.set_write_timeout(Some(write)))
+            }
+        }
+    }
+
+    /// Receives what there is, from any thread.
+    pub(in crate::nbd::client) fn receive(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&mut &*stream).read(buf),
+            Self::Unix(stream) => (&mut &*stream).read(buf),
+        }
+    }
+
+    /// Sends some of two pieces, from any thread.
+    pub(in crate::nbd::client) fn send(&self, bufs: &[IoSlice<'_>]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&mut &*stream).write_vectored(bufs),
+            Self::Unix(stream) => (&mut &*stream).write_vectored(bufs),
+        }
+    }
+
+    /// Ends both directions: whoever waits is woken.
+    pub(in crate::nbd::client) fn shutdown(&self) {
+        // It may be over already.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
+
     fn read_some(&mut self, buf: &mut [u8], until: Instant) -> std::io::Result<usize> {
         let left = Some(left(until)?);
         match self {

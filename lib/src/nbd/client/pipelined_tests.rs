@@ -1,0 +1,130 @@
+use super::*;
+use crate::base::Address;
+use crate::nbd::wire::{MAGIC, MAGIC_OPTION, MAGIC_SIMPLE};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// A server without options (no structured replies) that hands its first connection to `serve`.
+fn server(serve: impl FnOnce(UnixStream) + Send + 'static) -> (tempfile::TempDir, NbdUri, JoinHandle<()>) {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        let hello = [&MAGIC.to_be_bytes()[..], &MAGIC_OPTION.to_be_bytes(), &[0, 0]].concat();
+        stream.write_all(&hello).expect("hello");
+        // Flags and EXPORT_NAME "".
+        stream.read_exact(&mut [0; 4 + 16]).expect("option");
+        let export = [&(1u64 << 20).to_be_bytes()[..], &[0, 0x45], &[0; 124]].concat();
+        stream.write_all(&export).expect("export");
+        serve(stream);
+    });
+    (dir, NbdUri { address: Address::Unix(path), export: String::new(), tls: false }, thread)
+}
+
+fn request(stream: &mut UnixStream) -> Option<(Request, Vec<u8>)> {
+    let mut header = [0; Request::LEN];
+    stream.read_exact(&mut header).ok()?;
+    let request = Request::parse(&header).expect("request");
+    let len = if request.command == Command::Write { request.length as usize } else { 0 };
+    let mut payload = vec![0; len];
+    stream.read_exact(&mut payload).ok()?;
+    Some((request, payload))
+}
+
+fn answer(stream: &mut UnixStream, cookie: u64, error: u32, payload: &[u8]) {
+    let reply =
+        [&MAGIC_SIMPLE.to_be_bytes()[..], &error.to_be_bytes(), &cookie.to_be_bytes(), payload].concat();
+    stream.write_all(&reply).expect("reply");
+}
+
+fn connect(uri: &NbdUri, depth: usize) -> Pipelined {
+    let options = ClientOptions { structured: true, ..ClientOptions::default() };
+    Pipelined::connect(uri, options, Duration::from_millis(600), depth).expect("connect")
+}
+
+#[test]
+fn answers_in_any_order_find_who_asked() {
+    let (_dir, uri, thread) = server(|mut stream| {
+        let mut asked: Vec<_> = (0..8).map(|_| request(&mut stream).expect("request").0).collect();
+        asked.reverse();
+        for request in asked {
+            let byte = (request.offset / 512) as u8;
+            answer(
+                &mut stream,
+                request.cookie,
+                u32::from(byte == 3) * 5,
+                &vec![byte; if byte == 3 { 0 } else { 512 }],
+            );
+        }
+        while request(&mut stream).is_some_and(|(request, _)| request.command != Command::Disc) {}
+    });
+    let client = connect(&uri, 8);
+    std::thread::scope(|scope| {
+        for at in 0..8u8 {
+            let client = &client;
+            scope.spawn(move || {
+                let mut buf = vec![0xee; 512];
+                let done = client.read(u64::from(at) * 512, &mut buf);
+                assert_eq!(done.is_err(), at == 3, "{done:?}");
+                assert_eq!(buf.len(), 512);
+                assert!(at == 3 || buf == vec![at; 512]);
+            });
+        }
+    });
+    assert!(client.broken().is_none(), "an error of one request is not one of the connection");
+    drop(client);
+    thread.join().expect("server");
+}
+
+#[test]
+fn a_server_that_goes_away_fails_everything_in_flight_and_to_come() {
+    let (_dir, uri, thread) = server(|mut stream| {
+        for _ in 0..4 {
+            request(&mut stream);
+        }
+    });
+    let client = connect(&uri, 4);
+    std::thread::scope(|scope| {
+        for at in 0..4 {
+            let client = &client;
+            scope.spawn(move || {
+                assert_eq!(client.write(at * 512, &[1; 512]).expect_err("gone").class, Class::Connect);
+            });
+        }
+    });
+    thread.join().expect("server");
+    assert!(client.broken().is_some());
+    assert_eq!(client.flush().expect_err("gone").class, Class::Connect);
+}
+
+#[test]
+fn c22_an_answer_that_does_not_come_ends_the_connection_at_its_deadline() {
+    let (_dir, uri, thread) = server(|mut stream| {
+        let late = request(&mut stream).expect("request").0;
+        std::thread::sleep(Duration::from_millis(1500));
+        // Nobody may take it for the answer of something newer.
+        let header = [&MAGIC_SIMPLE.to_be_bytes()[..], &[0; 4], &late.cookie.to_be_bytes()].concat();
+        let _ = stream.write_all(&header);
+    });
+    let client = connect(&uri, 4);
+    assert_eq!(client.write(0, &[1; 512]).expect_err("late").class, Class::Timeout);
+    assert_eq!(client.write(0, &[1; 512]).expect_err("broken").class, Class::Timeout);
+    thread.join().expect("server");
+}
+
+#[test]
+fn c16_a_reply_to_nothing_and_a_reply_in_the_middle_of_nothing_end_the_connection() {
+    for extra in [&b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\x12\x34"[..], b"not a reply at all"] {
+        let (_dir, uri, thread) = server(move |mut stream| {
+            request(&mut stream);
+            stream.write_all(extra).expect("extra");
+            while request(&mut stream).is_some() {}
+        });
+        let client = connect(&uri, 4);
+        let error = client.read(0, &mut vec![0; 512]).expect_err("violation");
+        assert!(error.message.contains("broke the NBD protocol"), "{error}");
+        drop(client);
+        thread.join().expect("server");
+    }
+}

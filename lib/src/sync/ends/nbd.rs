@@ -1,0 +1,194 @@
+//! An NBD export, over as many connections as the server allows.
+
+use super::command::Started;
+use crate::base::{ByteRange, Class, Error, Result, limits};
+use crate::nbd::client::{ClientOptions, Pipelined};
+use crate::nbd::uri::NbdUri;
+use crate::nbd::wire::TransmissionFlags;
+use crate::sync::end::{End, Facts, Opening, Piece};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The context that tells zeroes from data.
+const ALLOCATION: &str = "base:allocation";
+/// The flag in it for what reads as zeroes.
+const ZERO: u32 = 2;
+/// Most bytes of one request for extents: some servers take 32 bits less a little.
+const ASK: u64 = 1 << 30;
+/// Most bytes of zeroes in one request: some servers bound effects like payloads.
+const ZEROES: u64 = 32 << 20;
+
+/// An NBD export.
+#[derive(Debug)]
+pub struct NbdEnd {
+    connections: Vec<Pipelined>,
+    next: AtomicUsize,
+    facts: Facts,
+    contexts: bool,
+    gone: OnceLock<Error>,
+    /// The server, where it was started for this copy; ends after the connections.
+    _server: Option<Started>,
+}
+
+impl NbdEnd {
+    /// Connects to an export: several times if it says that it may be written to over several connections, or is
+    /// only read. Classes: `Connect`, `Timeout`, `Usage` for a URI that is none.
+    pub fn open(uri: &str, opening: Opening) -> Result<Self> {
+        Self::connect(&uri.parse()?, uri, None, opening)
+    }
+
+    /// Starts a server with its listening socket as descriptor 3 (`sd_listen_fds(3)`), and connects to it.
+    pub fn start(command: &[String], opening: Opening) -> Result<Self> {
+        let (server, uri) = Started::new(command)?;
+        let name = format!("[ {} ]", command.join(" "));
+        Self::connect(&uri, &name, Some(server), opening)
+    }
+
+    fn connect(uri: &NbdUri, name: &str, server: Option<Started>, opening: Opening) -> Result<Self> {
+        let deadline = Duration::from_millis(limits::LEG_TIMEOUT_MS);
+        let wanted = opening.connections.max(1);
+        let depth = opening.depth.div_ceil(wanted);
+        let open = |depth| {
+            let contexts = vec![ALLOCATION.to_owned()];
+            let options = ClientOptions { export: uri.export.clone(), contexts, structured: true };
+            Pipelined::connect(uri, options, deadline, depth)
+        };
+        let first = open(opening.depth)?;
+        let info = first.info().clone();
+        let several = info.flags.has(TransmissionFlags::CAN_MULTI_CONN) || !opening.write;
+        let mut connections = vec![first];
+        while several && connections.len() < wanted {
+            // A server that takes one connection only still serves.
+            let Ok(another) = open(depth) else { break };
+            if another.info().size != info.size {
+                let (is, was) = (another.info().size, info.size);
+                let text = format!("{name}: opening it again: {is} bytes now, {was} before");
+                return Err(Error::new(Class::Io, text));
+            }
+            connections.push(another);
+        }
+        let request_max = (info.max_payload - info.max_payload % info.min_block) as usize;
+        let facts = Facts {
+            name: name.to_owned(),
+            size: info.size,
+            identity: server.is_none().then(|| format!("nbd:{uri}")),
+            read_only: info.flags.has(TransmissionFlags::READ_ONLY),
+            in_use: None,
+            live: false,
+            flushes: info.flags.has(TransmissionFlags::SEND_FLUSH),
+            zeroes: info.flags.has(TransmissionFlags::SEND_WRITE_ZEROES),
+            tells_zeroes: info.contexts.iter().any(|(_, name)| name == ALLOCATION),
+            hashes: false,
+            align: u64::from(info.min_block),
+            request_max,
+            lanes: opening.depth,
+        };
+        let contexts = facts.tells_zeroes;
+        let (next, gone) = (AtomicUsize::new(0), OnceLock::new());
+        Ok(Self { connections, next, facts, contexts, gone, _server: server })
+    }
+
+    /// The connection for the next request: in turn.
+    fn one(&self) -> &Pipelined {
+        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
+        &self.connections[at]
+    }
+
+    /// What one connection says counts for all: writes that were acknowledged over a connection that is lost are
+    /// not covered by a flush of another.
+    fn seen(&self, connection: &Pipelined, error: Error) -> Error {
+        if let Some(broken) = connection.broken() {
+            let name = &self.facts.name;
+            let _ = self.gone.set(Error::new(broken.class, format!("{name}: {}", broken.message)));
+        } else if error.message.ends_with("no space left") {
+            let _ = self.gone.set(error.clone());
+        }
+        error
+    }
+
+    fn usable(&self) -> Result<()> {
+        self.gone().map_or(Ok(()), Err)
+    }
+}
+
+impl End for NbdEnd {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn read(&self, offset: u64, buf: &mut Vec<u8>) -> Result<()> {
+        self.usable()?;
+        let one = self.one();
+        one.read(offset, buf).map_err(|e| self.seen(one, e))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.usable()?;
+        let one = self.one();
+        one.write(offset, data).map_err(|e| self.seen(one, e))
+    }
+
+    fn zero(&self, range: ByteRange, punch: bool) -> Result<()> {
+        self.usable()?;
+        let one = self.one();
+        let step = if self.facts.zeroes { ZEROES } else { (self.facts.request_max as u64).min(1 << 20) };
+        let zeroes = if self.facts.zeroes { Vec::new() } else { vec![0; step.min(range.len) as usize] };
+        let mut at = range.offset;
+        while at < range.end() {
+            let len = step.min(range.end() - at);
+            if self.facts.zeroes {
+                one.zeroes(at, len as u32, punch).map_err(|e| self.seen(one, e))?;
+            } else {
+                one.write(at, &zeroes[..len as usize]).map_err(|e| self.seen(one, e))?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.usable()?;
+        // One flush covers all connections where the server allows several, if all of them still live.
+        let one = self.one();
+        let done = one.flush();
+        if let Some(dead) = self.connections.iter().find(|connection| connection.broken().is_some()) {
+            let error = dead.broken().unwrap_or_else(|| Error::silent(Class::Connect));
+            return Err(self.seen(dead, error));
+        }
+        done.inspect_err(|error| {
+            // Whatever a later flush says, what this one did not cover is not known to be durable.
+            let _ = self.gone.set(error.clone());
+        })
+    }
+
+    fn extents(&self, range: ByteRange, pieces: &mut Vec<Piece>) -> Result<()> {
+        if !self.contexts {
+            pieces.push(Piece { range, zero: false });
+            return Ok(());
+        }
+        let one = self.one();
+        let mut at = range.offset;
+        while at < range.end() {
+            let ask = (range.end() - at).min(ASK) as u32;
+            for (len, flags) in one.block_status(ALLOCATION, at, ask).map_err(|e| self.seen(one, e))? {
+                let len = u64::from(len);
+                let zero = flags & ZERO != 0;
+                match pieces.last_mut() {
+                    Some(last) if last.zero == zero && last.range.end() == at => last.range.len += len,
+                    _ => pieces.push(Piece { range: ByteRange { offset: at, len }, zero }),
+                }
+                at += len;
+            }
+        }
+        Ok(())
+    }
+
+    fn gone(&self) -> Option<Error> {
+        if let Some(error) = self.gone.get() {
+            return Some(error.clone());
+        }
+        let broken = self.connections.iter().find_map(Pipelined::broken)?;
+        Some(Error::new(broken.class, format!("{}: {}", self.facts.name, broken.message)))
+    }
+}

@@ -1,0 +1,288 @@
+//! Tasks of administrators that take several steps: what stands on disk is changed by a worker, the core is told
+//! before or after, and one who asked is answered at the end. One task at a time.
+
+use super::legs::{Slot, core_leg};
+use super::{Completion, Driver};
+use crate::base::{Class, Error, Id, Name, Result, limits};
+use crate::control::Reply;
+use crate::leg::LegSpec;
+use crate::map::MapFile;
+use crate::volume::core::{Command, Event as CoreEvent, LegIx, LegState};
+use crate::volume::members::{self, through};
+use crate::volume::state::{self, MapHandle};
+use std::sync::{Arc, PoisonError};
+
+/// The command of the present task: its answer goes to the task, not to a connection.
+pub(super) const OF_TASK: u64 = 1 << 62;
+
+/// Where the present task stands.
+#[derive(Debug)]
+pub(super) struct Task {
+    /// Who asked; nobody for what goes on by itself.
+    key: Option<u64>,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// A worker makes record and map of a new leg; then the core takes it in.
+    Enlisting(LegSpec),
+    /// The core takes it in.
+    Taking,
+    /// The core takes a leg out, durably; then a worker removes what stands on disk.
+    Retiring(LegIx),
+    /// A worker removes what stands on disk; then the core forgets it.
+    Dismissing(LegIx),
+    /// A worker writes the settings of a leg; then the core and the driver take them.
+    Setting(LegIx, LegSpec),
+    /// The core takes them.
+    Changing(LegIx, LegSpec),
+}
+
+/// What the worker of a task brought.
+#[derive(Debug)]
+pub(super) enum Brought {
+    /// Nothing but the fact.
+    Done,
+    /// A new leg's id, and its map in use.
+    Leg(Id, MapHandle),
+}
+
+impl Driver<'_> {
+    /// The number of a leg by its name.
+    pub(super) fn leg_named(&self, name: &Name) -> Option<LegIx> {
+        self.legs.iter().position(|slot| !slot.gone && slot.spec.name == *name)
+    }
+
+    /// The legs there are.
+    pub(super) fn specs(&self) -> Vec<LegSpec> {
+        self.legs.iter().filter(|slot| !slot.gone).map(|slot| slot.spec.clone()).collect()
+    }
+
+    /// Begins a task for somebody on the control socket, or refuses it.
+    fn begin(&mut self, key: Option<u64>, task: Result<Step>) {
+        let busy = || Error::new(Class::Busy, format!("{}: its legs are being changed", self.name));
+        let step = if self.task.is_some() { Err(busy()) } else { task };
+        match step {
+            Ok(step) => {
+                if let Some(key) = key {
+                    self.occupy_control(key);
+                }
+                self.task = Some(Task { key, step });
+                self.go_on();
+            }
+            Err(error) => self.refuse(key, error),
+        }
+    }
+
+    fn refuse(&mut self, key: Option<u64>, error: Error) {
+        match key {
+            Some(key) => self.reply_control(key, &error.into()),
+            None => self.task_over(None, Err(error)),
+        }
+    }
+
+    fn serving_only(&self) -> Result<()> {
+        if self.serving && !self.stopping {
+            return Ok(());
+        }
+        let text = format!("{}: the volume is starting or stopping", self.name);
+        Err(Error::new(Class::Busy, text).hint(format!("mirrord status {}", self.name)))
+    }
+
+    fn member(&self, name: &Name) -> Result<LegIx> {
+        self.serving_only()?;
+        self.leg_named(name).ok_or_else(|| self.unknown_leg(name))
+    }
+
+    /// `leg add`, `leg replace`
+    pub(super) fn add_leg(&mut self, key: u64, leg: &str, replaces: Option<Name>) {
+        let step = self.serving_only().and_then(|()| {
+            let mut spec: LegSpec = leg.parse::<crate::leg::LegText>()?.spec(self.legs.len())?;
+            if let Some(old) = &replaces {
+                self.member(old)?;
+            }
+            spec.replaces = replaces;
+            crate::leg::spec::check_set(&[self.specs(), vec![spec.clone()]].concat())?;
+            Ok(Step::Enlisting(spec))
+        });
+        self.begin(Some(key), step);
+    }
+
+    /// `leg remove`
+    pub(super) fn remove_leg(&mut self, key: Option<u64>, name: &Name) {
+        let step = self.member(name).and_then(|leg| {
+            if self.specs().len() == 1 || self.core.is_last_good(leg) {
+                return Err(members::last_copy(&self.dir, name));
+            }
+            let mut config = self.config.clone();
+            config.legs = self.specs();
+            members::check_dismissal(&config, name)?;
+            Ok(Step::Retiring(leg))
+        });
+        self.begin(key, step);
+    }
+
+    /// `leg set`
+    pub(super) fn set_leg(&mut self, key: u64, name: &Name, pairs: &[String]) {
+        let step = self.member(name).and_then(|leg| {
+            let spec = members::set_over(&self.legs[leg].spec, pairs)?;
+            if spec.device != self.legs[leg].spec.device && self.core.is_last_good(leg) {
+                return Err(members::last_copy(&self.dir, name));
+            }
+            Ok(Step::Setting(leg, spec))
+        });
+        self.begin(Some(key), step);
+    }
+
+    /// A leg that replaces another one does so once it is UpToDate, or at once where the other has failed.
+    pub(super) fn replace_legs(&mut self) {
+        if self.task.is_some() || self.serving_only().is_err() || self.now_ms() < self.replace_at_ms {
+            return;
+        }
+        let due = self.legs.iter().enumerate().find_map(|(new, slot)| {
+            let old = self.leg_named(slot.spec.replaces.as_ref().filter(|_| !slot.gone)?)?;
+            let ready = self.core.is_durably_good(new);
+            let failed = self.core.leg_state(old) == Some(LegState::Failed);
+            (ready || failed).then(|| self.legs[old].spec.name.clone())
+        });
+        if let Some(old) = due {
+            self.remove_leg(None, &old);
+        }
+    }
+
+    /// Does what the present step asks for.
+    fn go_on(&mut self) {
+        let Some(task) = &self.task else { return };
+        let (dir, records, size) = (self.dir.clone(), Arc::clone(&self.records), self.size);
+        match &task.step {
+            Step::Enlisting(spec) => {
+                let (spec, others) = (spec.clone(), self.specs());
+                self.workers.submit(move || Completion::Task {
+                    result: members::look_at(&others, &spec, size).and_then(|()| {
+                        let records = &mut *records.lock().unwrap_or_else(PoisonError::into_inner);
+                        let (id, map) = members::enlist(&dir, records, &spec, &mut through)?;
+                        Ok(Brought::Leg(id, put_to_use(map)?))
+                    }),
+                });
+            }
+            Step::Dismissing(leg) => {
+                let name = self.legs[*leg].spec.name.clone();
+                self.workers.submit(move || {
+                    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+                    let result = members::dismiss(&dir, &mut records, &name, &mut through);
+                    Completion::Task { result: result.map(|()| Brought::Done) }
+                });
+            }
+            Step::Setting(_, spec) => {
+                let spec = spec.clone();
+                self.workers.submit(move || Completion::Task {
+                    result: members::set(&dir, &spec).map(|()| Brought::Done),
+                });
+            }
+            Step::Retiring(leg) => {
+                let command = Command::Retire(*leg);
+                self.events.push(CoreEvent::Command { id: OF_TASK, command });
+            }
+            Step::Changing(leg, spec) => {
+                let moved = spec.device != self.legs[*leg].spec.device;
+                let command = Command::Set { leg: *leg, config: core_leg(spec), moved };
+                self.events.push(CoreEvent::Command { id: OF_TASK, command });
+            }
+            Step::Taking => {}
+        }
+    }
+
+    /// A worker is done with its part.
+    pub(super) fn task_worked(&mut self, result: Result<Brought>) {
+        let Some(Task { key, step }) = self.task.take() else { return };
+        let brought = match result {
+            Ok(brought) => brought,
+            Err(error) => return self.task_over(key, Err(error)),
+        };
+        let next = match (step, brought) {
+            (Step::Enlisting(spec), Brought::Leg(id, map)) => match self.take_in(&spec, id, map) {
+                Ok(()) => Step::Taking,
+                Err(error) => return self.task_over(key, Err(error)),
+            },
+            (Step::Dismissing(leg), _) => {
+                self.events.push(CoreEvent::Command { id: OF_TASK, command: Command::Forget(leg) });
+                self.let_go(leg);
+                Step::Taking
+            }
+            (Step::Setting(leg, spec), _) => Step::Changing(leg, spec),
+            (step, _) => step,
+        };
+        self.task = Some(Task { key, step: next });
+        self.go_on();
+    }
+
+    /// The core has answered the task's command.
+    pub(super) fn task_answered(&mut self, result: Result<(), &'static str>) {
+        let Some(Task { key, step }) = self.task.take() else { return };
+        if let Err(why) = result {
+            let error = Error::new(Class::Refused, format!("{}: {why}", self.name));
+            let error = error.hint(format!("mirrord status {}", self.name));
+            return self.task_over(key, Err(error));
+        }
+        match step {
+            Step::Retiring(leg) => {
+                self.task = Some(Task { key, step: Step::Dismissing(leg) });
+                self.go_on();
+            }
+            Step::Changing(leg, spec) => {
+                let slot = &mut self.legs[leg];
+                slot.moved |= spec.device != slot.spec.device;
+                slot.spec = spec;
+                self.task_over(key, Ok(()));
+            }
+            _ => self.task_over(key, Ok(())),
+        }
+    }
+
+    fn task_over(&mut self, key: Option<u64>, result: Result<()>) {
+        match (key, result) {
+            (Some(key), result) => self.release_control(key, &Reply::from(result)),
+            (None, Err(error)) => {
+                self.complain(&error);
+                self.replace_at_ms = self.now_ms() + limits::TASK_RETRY_MS;
+            }
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// A new leg has its place among the others.
+    fn take_in(&mut self, spec: &LegSpec, id: Id, map: MapHandle) -> Result<()> {
+        let mut slot = Slot::new(spec, id, &self.pool)?;
+        let leg = self.legs.iter().position(Slot::is_free).unwrap_or(self.legs.len());
+        if leg == self.legs.len() {
+            self.legs.push(slot);
+            self.maps.push(map);
+        } else {
+            slot.session = self.legs[leg].session;
+            self.legs[leg] = slot;
+            self.maps[leg] = map;
+        }
+        let command = Command::Enlist { leg, config: core_leg(spec) };
+        self.events.push(CoreEvent::Command { id: OF_TASK, command });
+        Ok(())
+    }
+
+    /// A leg is no member any more.
+    fn let_go(&mut self, leg: LegIx) {
+        let slot = &mut self.legs[leg];
+        slot.say_goodbye();
+        (slot.gone, slot.trying) = (true, false);
+        let name = slot.spec.name.clone();
+        for slot in &mut self.legs {
+            slot.spec.replaces = slot.spec.replaces.take().filter(|old| *old != name);
+        }
+    }
+}
+
+/// A new map is used from now on: not clean, durably.
+fn put_to_use(mut map: MapFile) -> Result<MapHandle> {
+    let header = map.header();
+    map.begin_use(&state::expectation(&header.identity, header.generation))?;
+    Ok(MapHandle::new(map))
+}
