@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
+use mirror::cli::record::{self, RecordArgs};
 use mirror::cli::tree::{AckArgs, ApplyArgs, DumpArgs, ScanArgs, SeedArgs, VerifyArgs};
 use mirror::cli::{self, filelog, tree};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct Cli {
 enum Verb {
     /// Look at a tree, and write its index
     Scan(ScanArgs),
+    /// See changes as they happen, for dumps that look at nothing else
+    Record(RecordArgs),
     /// Print what changed, one operation a line
     Show {
         /// Logs, dumps or indexes
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb {
         Verb::Scan(args) => tree::scan(&args, cli.quiet),
+        Verb::Record(args) => record::record(&args, cli.quiet),
         Verb::Show { log, base, json } => filelog::show(&log, base.as_deref(), json),
         Verb::Stat { log, json } => filelog::stat(&log, json),
         Verb::Merge { log, output, json } => filelog::merge(&log, &output, json),

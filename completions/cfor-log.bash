@@ -28,6 +28,9 @@ _cfor__log() {
             cfor__log,merge)
                 cmd="cfor__log__subcmd__merge"
                 ;;
+            cfor__log,record)
+                cmd="cfor__log__subcmd__record"
+                ;;
             cfor__log,rotate)
                 cmd="cfor__log__subcmd__rotate"
                 ;;
@@ -53,7 +56,7 @@ _cfor__log() {
 
     case "${cmd}" in
         cfor__log)
-            opts="-q -h -V --quiet --help --version scan show stat merge rotate dump ack apply verify seed"
+            opts="-q -h -V --quiet --help --version scan record show stat merge rotate dump ack apply verify seed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -111,7 +114,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__dump)
-            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --snapshot --dry-run --progress --json --quiet --help"
+            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --no-scan --snapshot --dry-run --progress --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -161,6 +164,32 @@ _cfor__log() {
                     ;;
                 -o)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cfor__subcmd__log__subcmd__record)
+            opts="-q -h --log --root --backend --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -W "fanotify" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -28,6 +28,7 @@ complete -c cfor-log -n "__fish_cfor_log_needs_command" -s q -l quiet -d 'Say no
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -s V -l version -d 'Print version'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "scan" -d 'Look at a tree, and write its index'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "record" -d 'See changes as they happen, for dumps that look at nothing else'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "show" -d 'Print what changed, one operation a line'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "stat" -d 'Print figures of logs, dumps, indexes and directories'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "merge" -d 'Join logs into one'
@@ -46,6 +47,11 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l atime -d 'Inc
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -l json -d 'Print what was found as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l log -d 'The directory where the source remembers its rounds' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l root -d 'The tree' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l backend -d 'What sees the changes' -r -f -a "fanotify\t'Events of the whole file system, from all processes; needs root'"
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l base -d 'Print what leads from this index to the one given' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l json -d 'Print one JSON document'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
@@ -68,6 +74,7 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l progress -d '
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l full -d 'Everything, whatever the standby has acknowledged'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l privileged -d 'Include trusted.* and all security.* attributes'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l atime -d 'Include times of last access'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l no-scan -d 'Look at nothing but what the recorder of LOG saw, unless something of it is lost'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l snapshot -d 'Read a btrfs snapshot, made in LOG inside the barrier'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s n -l dry-run -d 'Say what would be dumped, and how much; write nothing'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l json -d 'Print what was dumped as JSON; needs a file to dump into'

@@ -46,6 +46,18 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 && ret=0
 ;;
+(record)
+_arguments "${_arguments_options[@]}" : \
+'--log=[The directory where the source remembers its rounds]:DIR:_files' \
+'--root=[The tree]:DIR:_files' \
+'--backend=[What sees the changes]:BACKEND:((fanotify\:"Events of the whole file system, from all processes; needs root"))' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'*::command -- Record as long as this command runs, and end as it ends:_default' \
+&& ret=0
+;;
 (show)
 _arguments "${_arguments_options[@]}" : \
 '--base=[Print what leads from this index to the one given]:INDEX:_files' \
@@ -101,6 +113,7 @@ _arguments "${_arguments_options[@]}" : \
 '--full[Everything, whatever the standby has acknowledged]' \
 '--privileged[Include trusted.* and all security.* attributes]' \
 '--atime[Include times of last access]' \
+'(--full --snapshot -n --dry-run)--no-scan[Look at nothing but what the recorder of LOG saw, unless something of it is lost]' \
 '--snapshot[Read a btrfs snapshot, made in LOG inside the barrier]' \
 '(--barrier --snapshot)-n[Say what would be dumped, and how much; write nothing]' \
 '(--barrier --snapshot)--dry-run[Say what would be dumped, and how much; write nothing]' \
@@ -186,6 +199,7 @@ esac
 _cfor-log_commands() {
     local commands; commands=(
 'scan:Look at a tree, and write its index' \
+'record:See changes as they happen, for dumps that look at nothing else' \
 'show:Print what changed, one operation a line' \
 'stat:Print figures of logs, dumps, indexes and directories' \
 'merge:Join logs into one' \
@@ -217,6 +231,11 @@ _cfor-log__subcmd__dump_commands() {
 _cfor-log__subcmd__merge_commands() {
     local commands; commands=()
     _describe -t commands 'cfor-log merge commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__record_commands] )) ||
+_cfor-log__subcmd__record_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log record commands' commands "$@"
 }
 (( $+functions[_cfor-log__subcmd__rotate_commands] )) ||
 _cfor-log__subcmd__rotate_commands() {

@@ -13,7 +13,7 @@ mod volume;
 pub use need::need;
 pub use run::{Output, Tool, run};
 pub use server::{Server, wait_for};
-pub use tree::{Disk, Random, mutate};
+pub use tree::{Disk, Random, mutate, mutate_with_events};
 pub use volume::{Volume, assert_equal, nbdkit};
 
 use std::path::{Path, PathBuf};

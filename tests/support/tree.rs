@@ -122,6 +122,15 @@ fn bytes(random: &mut Random, most: u64) -> Vec<u8> {
 
 /// Does this many random operations to a tree. One that is not possible here and now is none.
 pub fn mutate(root: &Path, random: &mut Random, operations: u32) {
+    mutate_some(root, random, operations, true);
+}
+
+/// The same without chattr(1), of which no event tells.
+pub fn mutate_with_events(root: &Path, random: &mut Random, operations: u32) {
+    mutate_some(root, random, operations, false);
+}
+
+fn mutate_some(root: &Path, random: &mut Random, operations: u32, chattr: bool) {
     for _ in 0..operations {
         let (dirs, files) = list(root);
         let dir = random.pick(&dirs).expect("the root").clone();
@@ -150,7 +159,7 @@ pub fn mutate(root: &Path, random: &mut Random, operations: u32) {
             21 => temporary(&dir, &new, random),
             22 => attribute(&any, random),
             23 => acl(&any, random),
-            24 => flags(&any, random),
+            24 if chattr => flags(&any, random),
             25 => special(&new, random),
             26 => {
                 fs::set_permissions(&any, fs::Permissions::from_mode(random.below(0o10_000) as u32 | 0o400))

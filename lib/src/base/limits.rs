@@ -229,6 +229,15 @@ pub const ROUNDS_KEPT: usize = 16;
 /// An inode changed so many nanoseconds before a scan began, or later, is looked at again by the next one: the
 /// kernel stamps times with the granularity of its clock tick (10 ms at 100 Hz).
 pub const CLOCK_TICK_NS: i64 = 20_000_000;
+/// Bytes of events read at once: some thousands of them.
+pub const FANOTIFY_READ: usize = 256 << 10;
+/// Most bytes of the log of one round while it is recorded; past it a scan is owed rather than a full disk.
+pub const LIVE_LOG: u64 = 256 << 20;
+/// A recorder that has not answered within so many milliseconds counts as dead: it has at most a queue of events
+/// to empty before it does.
+pub const RECORDER_REPLY_MS: u64 = 20_000;
+/// Longest line that a recorder is asked or answers with.
+pub const RECORDER_LINE: usize = 4096;
 
 /// Largest payload of one frame between the two ends of a copy: a few requests of this size fill a long link.
 pub const REMOTE_PAYLOAD: u32 = 4 << 20;
@@ -256,3 +265,7 @@ pub const REMOTE_ANSWER_MS: u64 = 120_000;
 pub const REMOTE_LONG_MS: u64 = 1_800_000;
 /// Longest wait for the answer to a request that goes through a whole tree, in milliseconds: a day.
 pub const REMOTE_TREE_MS: u64 = 86_400_000;
+/// Most requests in flight, and most connections, of one copy: each may be a thread with a buffer of its own.
+pub const SYNC_DEPTH: usize = 128;
+/// Most bytes of data in one record of a delta, and in its packed form.
+pub const DELTA_RECORD: usize = 4 << 20;

@@ -1,7 +1,8 @@
 //! What changed since the round that a standby has, with the data, as one stream.
 //!
 //! 1. The store is locked; the base is the index of the round that the standby acknowledged, or the empty tree.
-//! 2. Barrier, phase `pre-dump`: the tree becomes quiet. `syncfs`. Phase `dump`.
+//! 2. Barrier, phase `pre-dump`: the tree becomes quiet. `syncfs`. Phase `dump`. A recorder, if there is one, begins
+//!    the log that follows this round ([`live`]).
 //! 3. The tree is walked; everything that differs from the base is read once, and goes into the stream. Inside a
 //!    barrier large files are cloned instead, where the file system can, and read after it. With a snapshot the
 //!    barrier is left as soon as there is one, and all of this is done to the snapshot.
@@ -17,6 +18,10 @@
 use super::barrier::Barrier;
 use super::clones::Clones;
 use super::contents::Changes;
+use super::follow::{Followed, follow};
+use super::inspect::look;
+use super::live;
+use super::record::hex;
 use super::root::Root;
 use super::scan::{Fresh, Sink, begin, now};
 use super::snapshot::Snapshot;
@@ -51,6 +56,8 @@ pub struct DumpOptions {
     pub atime: bool,
     /// What makes the tree quiet.
     pub barrier: Option<String>,
+    /// Look at nothing but what a recorder has seen, unless something of it is lost.
+    pub no_scan: bool,
     /// Read a snapshot of the tree: it must be a subvolume of btrfs.
     pub snapshot: bool,
     /// Who watches.
@@ -60,8 +67,18 @@ pub struct DumpOptions {
 impl DumpOptions {
     /// Everything of a tree as it is, for this standby.
     pub fn new(root: PathBuf, log: PathBuf, standby: Name) -> Self {
-        let (full, privileged, atime, snapshot) = (false, false, false, false);
-        Self { root, log, standby, full, privileged, atime, barrier: None, snapshot, watch: Watch::default() }
+        Self {
+            root,
+            log,
+            standby,
+            full: false,
+            privileged: false,
+            atime: false,
+            barrier: None,
+            no_scan: false,
+            snapshot: false,
+            watch: Watch::default(),
+        }
     }
 
     /// What belongs to the tree ([`Index::options`]).
@@ -93,6 +110,12 @@ pub struct DumpReport {
     pub data: u64,
     /// Bytes of the stream.
     pub bytes: u64,
+    /// Why the tree was scanned although the log was to do; nothing if it did, or was not asked to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scanned: Option<String>,
+    /// Processes whose mappings could not be looked at: what they store is seen once they unmap it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unseen: BTreeSet<u32>,
 }
 
 /// The stream that a scan writes.
@@ -125,6 +148,8 @@ impl<'a, W: Write> Writer<'a, W> {
             names: difference.named.len() + difference.unnamed.len(),
             data: self.data,
             bytes: self.frames.written(),
+            scanned: None,
+            unseen: BTreeSet::new(),
         }
     }
 }
@@ -200,13 +225,22 @@ pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(Du
     barrier.enter()?;
     root.sync()?;
     barrier.inside()?;
+    let recorder = live::ask(&options.log, &format!("rotate {number}"));
     let time = now();
     let snapshot = if options.snapshot { Some(Snapshot::take(&root, &options.log)?) } else { None };
     if snapshot.is_some() {
         barrier.leave()?;
     }
     let seen = snapshot.as_ref().map_or(&root, Snapshot::root);
-    let fresh = begin(seen, &base, options.bits(), time, &options.watch)?;
+    let followed = if options.no_scan {
+        follow_recorder(options, seen, &base, recorder, number, time)?.map_err(Some)
+    } else {
+        Err(None)
+    };
+    let (fresh, unseen, scanned) = match followed {
+        Ok((fresh, unseen)) => (fresh, unseen, None),
+        Err(why) => (begin(seen, &base, options.bits(), time, &options.watch)?, BTreeSet::new(), why),
+    };
     let mut writer = Writer::new(&base, &fresh.index, number, object, out)?;
     let (index, difference) = read(options, fresh, seen, &mut writer, Some((&mut barrier, &store)))?;
     drop(snapshot);
@@ -217,8 +251,32 @@ pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(Du
     replace(&store.log_path(number), &logfile::whole(&log, number, &state, true))?;
     save_index(&store.round_path(number), &index)?;
     store.prune()?;
-    let report = writer.report(&difference, number);
+    let report = DumpReport { scanned, unseen, ..writer.report(&difference, number) };
     Ok((report, finish(writer.frames, index.round.root, index.next)?))
+}
+
+/// The tree as the recorder's logs say, or why they are not enough.
+fn follow_recorder(
+    options: &DumpOptions,
+    tree: &Root,
+    base: &Index,
+    recorder: Result<Option<live::Answer>>,
+    number: u64,
+    time: i64,
+) -> Result<Followed> {
+    let answer = match recorder {
+        Ok(Some(answer)) => answer,
+        Ok(None) => return Ok(Err("nobody records".to_owned())),
+        Err(error) => return Ok(Err(error.message)),
+    };
+    let handle = look(tree.fd(), b"", None).map_err(|e| tree.error(b".", "looking at it", e))?.stamp.handle;
+    if answer.root != hex(&handle) || answer.round != number {
+        return Ok(Err("the recorder watches another tree".to_owned()));
+    }
+    match live::since(&options.log, base.round.number, number) {
+        Ok(state) => follow(tree, base, &state, options.bits(), time, &options.watch),
+        Err(why) => Ok(Err(why)),
+    }
 }
 
 /// Steps 3 and 4, up to the names: gives the new round, and in what it differs.

@@ -54,6 +54,12 @@ pub fn forget_subvolume(identity: &mut [u8]) {
     }
 }
 
+/// The identity of the file behind a path, which is followed: one of `/proc/PID/map_files`.
+pub fn identity_of_path(dir: BorrowedFd<'_>, path: &std::path::Path) -> std::io::Result<Box<[u8]>> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    name_to_handle(dir, &path, libc::AT_SYMLINK_FOLLOW)
+}
+
 fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::io::Result<Box<[u8]>> {
     let mut handle = FileHandle { bytes: HANDLE_MAX as libc::c_uint, kind: 0, handle: [0; HANDLE_MAX] };
     let mut mount: libc::c_int = 0;

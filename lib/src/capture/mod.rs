@@ -3,7 +3,8 @@
 //! - [`scan`] looks at a tree and compares it with what an index remembers;
 //! - [`dump`] turns the difference into a stream, [`store`] keeps the rounds of the source;
 //! - [`apply`] makes a standby identical, [`standby`] keeps its side;
-//! - [`verify`] compares trees and manifests.
+//! - [`verify`] compares trees and manifests;
+//! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
 
@@ -13,10 +14,15 @@ pub mod btrfs;
 pub mod clones;
 pub mod contents;
 pub mod dump;
+pub mod fanotify;
+pub mod follow;
 pub mod handle;
 pub mod inspect;
+pub mod live;
+pub mod mapped;
 pub mod places;
 pub mod plan;
+pub mod record;
 pub mod restore;
 pub mod root;
 pub mod scan;

@@ -3,12 +3,12 @@
 
 use super::clones::Clones;
 use super::contents::{self, Changes, Failed, Nobody};
-use super::inspect::{self, look, open_quiet};
+use super::inspect::{self, Look, look, open_quiet};
 use super::root::Root;
 use super::walk::{Found, Walked, walk_watched};
 use super::watch::{Phase, Watch};
 use crate::base::{Class, Error, Id, Result, limits};
-use crate::fslog::index::{Entries, Object};
+use crate::fslog::index::Object;
 use crate::fslog::{Content, Index, Kind, Meta, ObjectId, Time};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeSet, HashMap};
@@ -139,15 +139,28 @@ impl Fresh {
         }
     }
 
+    /// Everything as a base has it, to be renewed in places.
+    pub(super) fn of_base(base: &Index, time: i64) -> Self {
+        let index = Index { time, ..base.clone() };
+        Self { index, stale: BTreeSet::new(), accessed: Vec::new(), places: HashMap::new() }
+    }
+
     /// Takes an object from the base, or marks it to be read.
     fn add(&mut self, base: &Index, id: ObjectId, found: Found) {
-        let mut stamp = found.look.stamp.clone();
+        self.renew(base, id, found.look, false);
+    }
+
+    /// An object as it was seen now: what is as the base has it is taken from there, anything else, and what is
+    /// `forced`, is to be read. The entries of a directory stay.
+    pub(super) fn renew(&mut self, base: &Index, id: ObjectId, seen: Look, forced: bool) {
+        let atime = seen.atime(self.index.options);
+        let Look { meta: seen, mut stamp, .. } = seen;
         stamp.unsure = stamp.ctime.as_nanos() >= self.index.time - limits::CLOCK_TICK_NS;
-        let atime = found.look.atime(self.index.options);
-        let seen = found.look.meta;
+        let entries = self.index.objects.remove(&id).map(|object| object.entries).unwrap_or_default();
         let before = base.objects.get(&id).filter(|_| base.options == self.index.options);
         let same = before.filter(|before| {
-            !before.stamp.unsure
+            !forced
+                && !before.stamp.unsure
                 && (&before.stamp.handle, before.stamp.ctime) == (&stamp.handle, stamp.ctime)
                 && (before.meta.size, before.meta.mtime, before.meta.mode, before.meta.kind)
                     == (seen.size, seen.mtime, seen.mode, seen.kind)
@@ -157,10 +170,10 @@ impl Fresh {
                 self.accessed.push(id);
             }
             let (meta, content) = (Meta { atime, ..before.meta.clone() }, before.content.clone());
-            Object { meta, content, entries: Entries::new(), stamp }
+            Object { meta, content, entries, stamp }
         } else {
             self.stale.insert(id);
-            Object { meta: seen, content: Content::default(), entries: Entries::new(), stamp }
+            Object { meta: seen, content: Content::default(), entries, stamp }
         };
         self.index.objects.insert(id, object);
     }
@@ -218,7 +231,8 @@ impl Fresh {
             match seen {
                 Ok(()) => {}
                 Err(Failed::Taken(error)) => return Err(error),
-                Err(Failed::Read(e)) if e.kind() == ErrorKind::NotFound => vanished.push(id),
+                // It went, or something else came, between two looks.
+                Err(Failed::Read(_)) if self.is_another(fd, &name, id) => vanished.push(id),
                 Err(Failed::Read(e)) => return Err(root.error(&self.path(id), "reading it", e)),
             }
         }
@@ -240,6 +254,15 @@ impl Fresh {
         seen.meta.atime = seen.atime(options);
         (object.meta, object.stamp) = (seen.meta, seen.stamp);
         Ok(true)
+    }
+
+    /// Whether something else, or nothing, has the name of an object by now.
+    fn is_another(&self, dir: &OwnedFd, name: &[u8], id: ObjectId) -> bool {
+        let known = self.index.objects.get(&id).map(|object| &object.stamp.handle);
+        match look(dir.as_fd(), name, None) {
+            Ok(seen) => Some(&seen.stamp.handle) != known,
+            Err(e) => e.kind() == ErrorKind::NotFound,
+        }
     }
 
     /// Reads the content of one object, or clones it, and hands the object on.
@@ -298,6 +321,25 @@ impl Fresh {
                 })?;
             sink.object(id, &object.meta, object.content != *old)
         })
+    }
+
+    /// Takes out what hangs on nothing, and notes a place of everything else.
+    pub(super) fn settle(&mut self) {
+        self.places.clear();
+        let mut reached = BTreeSet::from([ObjectId::ROOT]);
+        let mut level = vec![ObjectId::ROOT];
+        while let Some(dir) = level.pop() {
+            let Some(object) = self.index.objects.get(&dir) else { continue };
+            for (name, id) in &object.entries {
+                if reached.insert(*id) {
+                    self.places.insert(*id, (dir, name.clone()));
+                    level.push(*id);
+                }
+            }
+        }
+        self.index.objects.retain(|id, _| reached.contains(id));
+        self.stale.retain(|id| reached.contains(id));
+        self.accessed.retain(|id| reached.contains(id));
     }
 
     /// Takes objects out, with everything beneath them.

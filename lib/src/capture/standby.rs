@@ -8,6 +8,7 @@
 //! DIR/staged      the identities of its new objects, once all of them are in the stage
 //! ```
 
+use super::record::hex;
 use super::store::{load_index, open_locked_dir, save_index};
 use super::watch::Watch;
 use crate::base::{Class, Error, Result};
@@ -124,8 +125,6 @@ impl Standby {
 
     /// Remembers the identities of the new objects in the stage.
     pub fn stage(&self, handles: &BTreeMap<ObjectId, Box<[u8]>>) -> Result<()> {
-        let hex =
-            |handle: &[u8]| handle.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let lines: Vec<_> =
             handles.iter().map(|(id, handle)| format!("{} {}\n", id.0, hex(handle))).collect();
         let text = lines.concat();

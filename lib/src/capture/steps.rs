@@ -27,6 +27,7 @@ use super::places::{Dir, Place, Places};
 use super::plan::{Naming, Piece, Plan};
 use super::restore;
 use super::root::{Root, open_beneath};
+use super::walk::entries;
 use crate::base::{Class, Error, Result, limits};
 use crate::fslog::{Index, Kind, Meta, ObjectId, merkle, meta};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, makedev};
@@ -324,7 +325,7 @@ impl<'a, 'b> Engine<'a, 'b> {
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(fail(e.into())),
             Ok(dir) => {
-                for name in names(dir.as_fd()).map_err(fail)? {
+                for name in entries(dir.as_fd()).map_err(fail)? {
                     stop(Step::Sweep)?;
                     remove(dir.as_fd(), &name).map_err(fail)?;
                 }
@@ -475,21 +476,6 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> io::Result<
     Ok(())
 }
 
-/// The entries of a directory.
-fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = rustix::fs::RawDir::new(dir, buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    Ok(names)
-}
-
 fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?),
@@ -498,5 +484,5 @@ fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 }
 
 fn empty(dir: BorrowedFd<'_>) -> io::Result<()> {
-    names(dir)?.iter().try_for_each(|name| remove(dir, name))
+    entries(dir)?.iter().try_for_each(|name| remove(dir, name))
 }

@@ -154,11 +154,14 @@ impl Store {
         self.prune()
     }
 
-    /// Removes indexes older than what every standby has, and the oldest past the limit: then a full dump is owed.
+    /// Removes indexes and live logs older than what every standby has, and the oldest past the limit: then a full dump is owed.
     pub fn prune(&self) -> Result<()> {
         let rounds = self.rounds()?;
         let acknowledged = self.acknowledged()?;
         let needed = acknowledged.values().map(|round| round.number).min().unwrap_or(0);
+        let kept = &rounds[rounds.len().saturating_sub(limits::ROUNDS_KEPT)..];
+        let oldest = kept.iter().find(|number| **number >= needed);
+        super::live::prune(self, oldest.copied().unwrap_or(0))?;
         let surplus = rounds.len().saturating_sub(limits::ROUNDS_KEPT);
         for (at, number) in rounds.iter().enumerate() {
             if at >= surplus && *number >= needed {

@@ -7,7 +7,7 @@ use super::watch::Watch;
 use crate::base::{Class, Error, Result};
 use crate::fslog::Kind;
 use rustix::io::Errno;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// More threads than this only wait for the same locks of the kernel.
@@ -138,26 +138,23 @@ impl Shared<'_> {
             Err(e) => return Err(self.root.error(&shown(), "opening it", e)),
         };
         let mut found = Vec::new();
-        let mut buffer = Vec::with_capacity(64 << 10);
-        let mut entries = rustix::fs::RawDir::new(&dir, buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(|e| self.root.error(&shown(), "listing it", e))?;
-            let name = entry.file_name().to_bytes();
-            let hidden = node.number == 0 && !self.stage && name == STAGE;
-            if name == b"." || name == b".." || hidden {
+        for name in entries(dir.as_fd()).map_err(|e| self.root.error(&shown(), "listing it", e))? {
+            if node.number == 0 && !self.stage && name == STAGE {
                 continue;
             }
-            match look(dir.as_fd(), name, Some(self.device)) {
+            match look(dir.as_fd(), &name, Some(self.device)) {
                 Ok(look) if look.foreign => {
                     let path = self.root.path().join(String::from_utf8_lossy(&shown()).as_ref());
-                    let name = crate::fslog::show_path(name);
+                    let name = crate::fslog::show_path(&name);
                     let text =
                         format!("{}/{name}: scanning it: another file system begins here", path.display());
                     return Err(Error::new(Class::Refused, text));
                 }
                 Ok(look) => found.push(Found { name: name.into(), look, dir: None }),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(self.root.error(&[&shown()[..], name].join(&b'/'), "looking at it", e)),
+                Err(e) => {
+                    return Err(self.root.error(&[&shown()[..], &name].join(&b'/'), "looking at it", e));
+                }
             }
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -165,6 +162,21 @@ impl Shared<'_> {
         found.dedup_by(|a, b| a.name == b.name);
         Ok(found)
     }
+}
+
+/// The entries of a directory, without itself and the one above it.
+pub fn entries(dir: BorrowedFd<'_>) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    let mut buffer = Vec::with_capacity(64 << 10);
+    let mut entries = rustix::fs::RawDir::new(dir, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
 }
 
 fn components(node: &Node) -> Vec<&[u8]> {

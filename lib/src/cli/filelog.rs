@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::base::{Class, Error, Result};
-use crate::capture::{standby, store};
+use crate::capture::{live, standby, store};
 use crate::device::durable::replace;
 use crate::fslog::derive::{between, of_log};
 use crate::fslog::logfile::{self, Log};
@@ -100,6 +100,8 @@ struct Stat {
     #[serde(skip_serializing_if = "Option::is_none")]
     round: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    recorder: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     applying: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rounds: Vec<u64>,
@@ -148,6 +150,9 @@ impl Stat {
         for (standby, round) in &self.acknowledged {
             add(standby, format!("has {round}"));
         }
+        if let Some(recorder) = &self.recorder {
+            add("recorder:", recorder.clone());
+        }
         for why in &self.lost {
             add("lost:", why.clone());
         }
@@ -160,6 +165,12 @@ fn stat_dir(path: &Path, stat: &mut Stat) -> Result<()> {
     stat.applying = standby::applying(path)?.map(|round| round.to_string());
     let acknowledged = store::acknowledged(path)?;
     stat.acknowledged = acknowledged.into_iter().map(|(name, round)| (name, round.to_string())).collect();
+    stat.recorder = match live::ask(path, "status") {
+        Ok(Some(answer)) => Some(format!("{}, {} events", answer.backend, answer.events)),
+        Ok(None) if path.join(live::SOCKET).exists() => Some("dead: a scan is owed".to_owned()),
+        Ok(None) => None,
+        Err(error) => Some(error.message),
+    };
     let index = path.join("index");
     let newest = stat.rounds.last().map(|number| path.join(format!("round.{number}")));
     let (what, index) = match newest {

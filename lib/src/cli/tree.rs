@@ -127,6 +127,7 @@ pub fn dump_tree(args: &DumpArgs, quiet: bool) -> anyhow::Result<()> {
         privileged: args.privileged,
         atime: args.atime,
         barrier: args.barrier.clone(),
+        no_scan: args.no_scan,
         snapshot: args.snapshot,
         ..DumpOptions::new(args.root.clone(), args.log.clone(), args.standby.clone())
     };
@@ -139,6 +140,16 @@ pub fn dump_tree(args: &DumpArgs, quiet: bool) -> anyhow::Result<()> {
     })?;
     if args.json {
         return output::print_json(&report);
+    }
+    if let Some(why) = report.scanned.as_ref().filter(|_| !quiet) {
+        output::tell(&format!("the tree was scanned: {}\n", output::one_line(why)));
+    }
+    if !report.unseen.is_empty() && !quiet {
+        let pids: Vec<_> = report.unseen.iter().map(ToString::to_string).collect();
+        let pids = pids.join(", ");
+        output::tell(&format!(
+            "mappings of processes that may not be looked at are seen when they end: {pids}\n"
+        ));
     }
     tell_dump(&report, quiet);
     Ok(())
@@ -310,6 +321,8 @@ pub fn seed_tree(args: &SeedArgs, quiet: bool) -> anyhow::Result<()> {
         privileged: args.privileged,
         atime: args.atime,
         barrier: args.barrier.clone(),
+        // From the second round on, if somebody records.
+        no_scan: !args.snapshot,
         snapshot: args.snapshot,
         ..DumpOptions::new(args.root.clone(), args.log.clone(), args.standby.clone())
     };

@@ -71,6 +71,9 @@ pub struct DumpArgs {
     /// Run by /bin/sh with `MIRROR_PHASE`=pre-dump, dump, post-dump or abort-dump
     #[arg(long, value_name = "COMMAND")]
     pub(super) barrier: Option<String>,
+    /// Look at nothing but what the recorder of LOG saw, unless something of it is lost
+    #[arg(long, conflicts_with_all = ["full", "snapshot", "dry_run"])]
+    pub(super) no_scan: bool,
     /// Read a btrfs snapshot, made in LOG inside the barrier
     #[arg(long)]
     pub(super) snapshot: bool,

@@ -1,0 +1,172 @@
+//! What a recorder leaves for dumps, in the directory of the source:
+//!
+//! ```text
+//! DIR/live.N           what may have changed since round N was begun to be looked at, a log that grows
+//! DIR/recorder.lock    held by the recorder as long as it lives
+//! DIR/recorder.sock    where dumps ask it
+//! ```
+//!
+//! 1. A dump of round N asks the recorder to rotate: it empties its queue, closes the log it writes, and begins
+//!    `live.N`. Events are queued before system calls return, so that everything done before the question is in the
+//!    closed logs, and everything done later in `live.N`; what is done in between may be in both.
+//! 2. What changed since round M is in the logs from `live.M` on.
+//!
+//! Nothing here is ever synced. Recovery: (a) a recorder that died, or a machine that lost its power, leaves a
+//! generation that is not closed: a scan is owed; (b) a recorder that starts writes first that it does not know what
+//! was before; (c) a dump that fails asks for the same number again: the recorder goes on with the log of that number,
+//! which then begins earlier than it need.
+
+use super::store::Store;
+use crate::base::{Class, Error, Result, limits};
+use crate::fslog::record::Lost;
+use crate::fslog::{State, logfile};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The recorder's socket.
+pub const SOCKET: &str = "recorder.sock";
+/// The recorder's lock.
+pub const LOCK: &str = "recorder.lock";
+
+/// The log that collects since a round.
+pub fn live_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("live.{number}"))
+}
+
+/// A path to the socket that fits its address, however long the path of the directory is. The directory stays open
+/// as long as the path is used.
+pub fn socket_path(dir: &Path) -> Result<(File, PathBuf)> {
+    let open = File::open(dir).map_err(|e| Error::io(dir.display(), "opening it", e))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()));
+    Ok((open, path))
+}
+
+/// What a recorder says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Answer {
+    /// `cfor-recorder/1`
+    pub schema: String,
+    /// Its backend.
+    pub backend: String,
+    /// The round whose log it writes.
+    pub round: u64,
+    /// The identity of the directory that it watches, in hexadecimal digits.
+    pub root: String,
+    /// Events since it began.
+    pub events: u64,
+    /// Why what it writes is not complete.
+    #[serde(default)]
+    pub lost: Option<String>,
+}
+
+/// Asks the recorder: `rotate N` or `status`. `None` if there is none; a dead one is none. Errors: class `Timeout`
+/// for one that does not answer.
+pub fn ask(dir: &Path, question: &str) -> Result<Option<Answer>> {
+    ask_within(dir, question, Duration::from_millis(limits::RECORDER_REPLY_MS))
+}
+
+fn ask_within(dir: &Path, question: &str, limit: Duration) -> Result<Option<Answer>> {
+    let path = dir.join(SOCKET);
+    let fail = |doing: &str, e: std::io::Error| match e.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            let text = format!("{}: {doing}: the recorder does not answer", path.display());
+            Error::new(Class::Timeout, text)
+        }
+        _ => Error::io(path.display(), doing, e),
+    };
+    if !path.exists() {
+        return Ok(None);
+    }
+    let (_open, short) = socket_path(dir)?;
+    let mut stream = match UnixStream::connect(short) {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => return Ok(None),
+        Err(e) => return Err(fail("asking the recorder", e)),
+    };
+    let limit = Some(limit);
+    stream
+        .set_read_timeout(limit)
+        .and_then(|()| stream.set_write_timeout(limit))
+        .map_err(|e| fail("asking the recorder", e))?;
+    stream.write_all(format!("{question}\n").as_bytes()).map_err(|e| fail("asking the recorder", e))?;
+    let mut text = String::new();
+    stream
+        .take(limits::RECORDER_LINE as u64)
+        .read_to_string(&mut text)
+        .map_err(|e| fail("waiting for the recorder", e))?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong =
+        |e| Error::new(Class::Damaged, format!("{}: reading the recorder's answer: {e}", path.display()));
+    serde_json::from_str(text.trim()).map(Some).map_err(wrong)
+}
+
+/// What may have changed since round `base`, up to the rotation to `now`; or why nobody knows.
+pub fn since(dir: &Path, base: u64, now: u64) -> Result<State, String> {
+    let mut state = State::default();
+    if base == 0 {
+        return Err("the standby has no round yet".to_owned());
+    }
+    for number in base..=now {
+        let path = live_path(dir, number);
+        let log = match logfile::read(&path) {
+            Ok(log) => log,
+            // Not every number is a round; but the first log must be there, and each ends where the next begins.
+            Err(_) if !path.exists() => return Err(format!("nobody recorded since round {number}")),
+            Err(error) => return Err(error.message),
+        };
+        // The last one is still written. It belongs here if an earlier dump asked for the same number and failed;
+        // what is torn at its end came after this dump asked.
+        let (ends, torn) = (number < now, number == now && log.torn > 0);
+        if ends && log.open.is_some() || log.generations == 0 {
+            return Err(format!("{}: {}", path.display(), Lost::NotClosed));
+        }
+        if let Some(why) = log.state.lost.iter().find(|why| !(torn && **why == Lost::Torn)) {
+            return Err(format!("{}: {why}", path.display()));
+        }
+        state.join(&log.state);
+    }
+    Ok(state)
+}
+
+/// Removes the logs that no kept round needs any more.
+pub fn prune(store: &Store, oldest: u64) -> Result<()> {
+    let dir = store.dir();
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir.display(), "listing it", e))? {
+        let entry = entry.map_err(|e| Error::io(dir.display(), "listing it", e))?;
+        let name = entry.file_name();
+        let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("live.")?.parse().ok());
+        if number.is_some_and(|number| number < oldest) {
+            match std::fs::remove_file(entry.path()) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(entry.path().display(), "removing it", e));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorder_that_does_not_answer_is_told_from_one_that_is_not_there() {
+        let dir = tempfile::tempdir().expect("dir");
+        let ask = || ask_within(dir.path(), "status", Duration::from_millis(50));
+        assert_eq!(ask().expect("none"), None);
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).expect("listen");
+        let error = ask().expect_err("stopped");
+        assert!(error.class == Class::Timeout && error.message.contains("does not answer"), "{error}");
+        drop(listener);
+        assert_eq!(ask().expect("dead"), None, "a socket that nobody listens on");
+    }
+}

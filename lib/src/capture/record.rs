@@ -1,0 +1,307 @@
+//! The recorder: events in, records out. One thread, one queue, no clock in its decisions.
+
+use super::fanotify::{Event, Queue};
+use super::inspect::look;
+use super::live::{Answer, LOCK, SOCKET, live_path, socket_path};
+use super::root::Root;
+use super::store;
+use crate::base::{Class, Error, Id, Result, limits};
+use crate::device::lock;
+use crate::fslog::meta::differs;
+use crate::fslog::record::{Identity, Lost};
+use crate::fslog::{Kind, ObjectId, Record, Round, logfile};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A recorder looks so often whether it is to end.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Who asks a recorder gets so long for a line.
+const QUESTION: Duration = Duration::from_secs(2);
+
+/// Bit of [`Record::All`]: a backend that sees no ranges saw a write.
+pub const WRITTEN: u32 = 1;
+
+/// The number of an object in a live log: the beginning of the digest of its handle. Two objects with one number
+/// are both looked at.
+pub fn number_of(handle: &[u8]) -> ObjectId {
+    let digest = blake3::hash(handle);
+    ObjectId(crate::device::fields::get_u64(digest.as_bytes(), 0))
+}
+
+/// The records of an event.
+pub fn records_of(event: &Event) -> Vec<Record> {
+    if event.is_overflow() {
+        return vec![Record::Lost { why: Lost::Overflow }];
+    }
+    let mut records = Vec::new();
+    let mut ino = |handle: &[u8], kind, hint: &[u8]| {
+        let id = number_of(handle);
+        let identity = Identity { kind, handle: handle.to_vec(), hint: hint.to_vec() };
+        records.push(Record::Ino { id, identity });
+        id
+    };
+    let (mut named, mut touched) = (Vec::new(), Vec::new());
+    for (dir, name) in &event.names {
+        let dir = ino(dir, Kind::Dir, b"");
+        if &name[..] == b"." { touched.push(dir) } else { named.push((dir, name.to_vec())) }
+    }
+    if let Some(target) = &event.target {
+        let kind = if event.is_dir() { Kind::Dir } else { Kind::File };
+        let hint = event.names.last().map_or(&b""[..], |(_, name)| name);
+        touched.push(ino(target, kind, if hint == b"." { b"" } else { hint }));
+    }
+    for id in touched {
+        let mask = differs::MODE | differs::OWNER | differs::TIMES | differs::XATTRS;
+        records.push(if event.is_write() {
+            Record::All { id, why: WRITTEN }
+        } else {
+            Record::Meta { id, mask }
+        });
+    }
+    records.extend(named.into_iter().map(|(dir, name)| Record::Name { dir, name }));
+    records
+}
+
+/// The log that a recorder writes: what is in it already is not written again.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    path: PathBuf,
+    round: u64,
+    generation: u64,
+    bytes: u64,
+    known: HashSet<[u8; 32]>,
+    lost: Option<Lost>,
+}
+
+impl Log {
+    /// Goes on with the log of a round, or begins it. `gap`: what was before is not known.
+    fn open(dir: &Path, round: u64, gap: bool) -> Result<Self> {
+        let path = live_path(dir, round);
+        let mut generation = 1;
+        if path.exists() {
+            match logfile::read(&path) {
+                Ok(log) if log.torn == 0 => generation = log.generations + 1,
+                // What is not whole is of no use to anybody; the gap says that it is not there.
+                _ => std::fs::remove_file(&path).map_err(|e| Error::io(path.display(), "removing it", e))?,
+            }
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::io(path.display(), "opening it", e))?;
+        let bytes = file.metadata().map_err(|e| Error::io(path.display(), "opening it", e))?.len();
+        let mut log = Self { file, path, round, generation, bytes, known: HashSet::new(), lost: None };
+        if bytes == 0 {
+            let base = Round { number: round, ..Round::default() };
+            log.write(&logfile::header(Id::NONE, base).encode())?;
+        }
+        log.write(&logfile::encode(&[Record::Open { generation }]))?;
+        if gap {
+            log.add(&[Record::Lost { why: Lost::Gap }])?;
+        }
+        Ok(log)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|e| Error::io(self.path.display(), "writing it", e))
+    }
+
+    /// Writes those records that are new, all at once.
+    fn add(&mut self, records: &[Record]) -> Result<()> {
+        let mut new = Vec::new();
+        for record in records {
+            if let Record::Lost { why } = record {
+                self.lost.get_or_insert(*why);
+            }
+            let bytes = logfile::encode(std::slice::from_ref(record));
+            if self.known.insert(*blake3::hash(&bytes).as_bytes()) {
+                new.extend(bytes);
+            }
+        }
+        if self.bytes + new.len() as u64 > limits::LIVE_LOG {
+            if self.lost.replace(Lost::Overflow) != Some(Lost::Overflow) {
+                self.write(&logfile::encode(&[Record::Lost { why: Lost::Overflow }]))?;
+            }
+            return Ok(());
+        }
+        if new.is_empty() { Ok(()) } else { self.write(&new) }
+    }
+
+    /// Everything up to here is in it.
+    fn close(&mut self) -> Result<()> {
+        let generation = self.generation;
+        self.write(&logfile::encode(&[Record::Barrier { generation }, Record::Close { generation }]))
+    }
+}
+
+/// A recorder that runs.
+pub struct Recorder {
+    dir: PathBuf,
+    queue: Queue,
+    log: Log,
+    listener: UnixListener,
+    root: String,
+    events: u64,
+    pid: i32,
+    /// Held as long as it lives.
+    _lock: File,
+    _root: Root,
+}
+
+impl Recorder {
+    /// Begins to record the file system that a tree is on. Errors: class `Busy` if another one records into `dir`.
+    pub fn open(root: &Path, dir: &Path) -> Result<Self> {
+        super::apply::check_apart(root, dir)?;
+        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(Error::io(dir.display(), "creating it", e));
+            }
+            _ => {}
+        }
+        let tree = Root::open(root)?;
+        let path = dir.join(LOCK);
+        let held = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::io(path.display(), "opening it", e))?;
+        lock::lock(&held, &path, true)?;
+        let queue = Queue::open(&tree)?;
+        let handle =
+            look(tree.fd(), b"", None).map_err(|e| tree.error(b".", "looking at it", e))?.stamp.handle;
+        let round = store::rounds(dir)?.last().copied().unwrap_or(0);
+        let log = Log::open(dir, round, true)?;
+        let listener = listen(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            queue,
+            log,
+            listener,
+            root: hex(&handle),
+            events: 0,
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            _lock: held,
+            _root: tree,
+        })
+    }
+
+    /// Takes everything that is in the queue now.
+    fn drain(&mut self) -> Result<()> {
+        loop {
+            let events = match self.queue.read() {
+                Ok(events) => events,
+                Err(error) if error.class == Class::Internal => {
+                    self.log.add(&[Record::Lost { why: Lost::Overflow }])?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
+            if events.is_empty() {
+                return Ok(());
+            }
+            self.events += events.len() as u64;
+            // What the recorder itself writes, on the same file system perhaps, is no change of the tree.
+            let others = events.iter().filter(|event| event.pid != self.pid);
+            let records: Vec<_> = others.flat_map(records_of).collect();
+            self.log.add(&records)?;
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        Answer {
+            schema: "cfor-recorder/1".to_owned(),
+            backend: "fanotify".to_owned(),
+            round: self.log.round,
+            root: self.root.clone(),
+            events: self.events,
+            lost: self.log.lost.map(|why| why.to_string()),
+        }
+    }
+
+    /// Answers one question. Who does not ask in time, or not what can be answered, gets nothing.
+    fn serve(&mut self, stream: &UnixStream) -> Result<()> {
+        let timed =
+            stream.set_read_timeout(Some(QUESTION)).and_then(|()| stream.set_write_timeout(Some(QUESTION)));
+        let mut line = String::new();
+        if timed.is_err()
+            || BufReader::new(stream.take(limits::RECORDER_LINE as u64)).read_line(&mut line).is_err()
+        {
+            return Ok(());
+        }
+        self.drain()?;
+        if let Some(number) = line.trim().strip_prefix("rotate ").and_then(|number| number.parse().ok()) {
+            if number > self.log.round {
+                self.log.close()?;
+                self.log = Log::open(&self.dir, number, false)?;
+            }
+        } else if line.trim() != "status" {
+            return Ok(());
+        }
+        if let Ok(mut text) = serde_json::to_string(&self.answer()) {
+            text.push('\n');
+            // Who asked and went away does not end the recorder.
+            let mut stream = stream;
+            let _ = stream.write_all(text.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// Records until `end` says so; then what is in the queue is written, and the generation closed.
+    pub fn run(mut self, mut end: impl FnMut() -> bool) -> Result<()> {
+        loop {
+            let mut fds =
+                [PollFd::new(&self.queue, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            match poll(&mut fds, Some(&TICK)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Error::io("fanotify", "waiting for events", e)),
+            }
+            let asked = fds[1].revents().contains(PollFlags::IN);
+            self.drain()?;
+            if asked && let Ok((stream, _)) = self.listener.accept() {
+                self.serve(&stream)?;
+            }
+            if end() {
+                self.drain()?;
+                return self.log.close();
+            }
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // A socket that nobody listens on says the same.
+        let _ = std::fs::remove_file(self.dir.join(SOCKET));
+    }
+}
+
+fn listen(dir: &Path) -> Result<UnixListener> {
+    let (_open, short) = socket_path(dir)?;
+    let path = dir.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io(path.display(), "removing it", e)),
+        _ => {}
+    }
+    UnixListener::bind(short).map_err(|e| Error::io(path.display(), "listening on it", e))
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

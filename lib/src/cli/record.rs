@@ -1,0 +1,89 @@
+//! `cfor-log record`: sees changes as they happen, until it is told to end, or as long as a command runs.
+
+use super::output;
+use crate::base::{Class, Error, Result};
+use crate::capture::record::Recorder;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+/// What sees the changes. What is not here is not built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// Events of the whole file system, from all processes; needs root
+    Fanotify,
+}
+
+/// The command line of `cfor-log record`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RecordArgs {
+    /// The directory where the source remembers its rounds
+    #[arg(long, value_name = "DIR")]
+    log: PathBuf,
+    /// The tree
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// What sees the changes
+    #[arg(long, value_enum, default_value_t = Backend::Fanotify)]
+    backend: Backend,
+    /// Record as long as this command runs, and end as it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// `cfor-log record`
+pub fn record(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
+    let Backend::Fanotify = args.backend;
+    let mut signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|e| Error::os(Class::Internal, "signals", "taking them", e))?;
+    let recorder = Recorder::open(&args.root, &args.log)?;
+    if !quiet {
+        output::tell(&format!("{}: recording into {}\n", args.root.display(), args.log.display()));
+    }
+    // Whoever started it may not be systemd.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut child = start(&args.command)?;
+    let (mut signal, mut status): (Option<i32>, Option<ExitStatus>) = (None, None);
+    recorder.run(|| {
+        for caught in signals.pending() {
+            match &child {
+                // The command is told, and ends or not; what it does until then is recorded.
+                Some(child) => tell(child, caught),
+                None => signal = Some(caught),
+            }
+        }
+        if let Some(child) = &mut child
+            && let Ok(Some(ended)) = child.try_wait()
+        {
+            status = Some(ended);
+        }
+        signal.is_some() || status.is_some()
+    })?;
+    let signal = signal.or_else(|| status.and_then(|status| status.signal()));
+    if let Some(signal) = signal {
+        // It fails only for signals that do not end a process.
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
+    match status.and_then(|status| status.code()) {
+        None | Some(0) => Ok(()),
+        Some(code) => std::process::exit(code),
+    }
+}
+
+fn start(command: &[OsString]) -> Result<Option<Child>> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+    let child = Command::new(program)
+        .args(arguments)
+        .spawn()
+        .map_err(|e| Error::os(Class::Usage, program.to_string_lossy().escape_debug(), "starting it", e))?;
+    Ok(Some(child))
+}
+
+fn tell(child: &Child, signal: i32) {
+    let signal = if signal == SIGINT { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
+    // It may have ended just now.
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), signal);
+}
