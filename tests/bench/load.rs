@@ -33,7 +33,8 @@ impl Load {
             "--randrepeat=1".to_owned(),
             "--output-format=json".to_owned(),
         ];
-        let out = Tool::new("fio").args(&args).limit(Duration::from_secs(u64::from(seconds) + 60)).run().expect(0);
+        let out =
+            Tool::new("fio").args(&args).limit(Duration::from_secs(u64::from(seconds) + 60)).run().expect(0);
         // What it says before the report is not JSON.
         let json = out.stdout.find('{').map_or("", |at| &out.stdout[at..]);
         let report: serde_json::Value =
