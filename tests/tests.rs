@@ -19,6 +19,7 @@ mod dirtymap; // the maps of dirtymap on files, in pipes, beside a running daemo
 mod documents; // man pages and completions against --help
 mod hostile; // hostile peers by the numbers of the checklist: clients, legs, floods
 mod interop; // the programs of others as clients and as legs
+mod json; // every JSON document and each of its keys is in mirror-json(5)
 mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
 mod monitor; // how others watch a volume: check, metrics, commands for events, units

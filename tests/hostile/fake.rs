@@ -212,6 +212,11 @@ impl Peer {
         Ok(bytes)
     }
 
+    /// The header of the next request, whatever it is.
+    pub fn head(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        self.read(len)
+    }
+
     fn keeps_in_step(&self, so: bool) -> io::Result<()> {
         if so {
             return Ok(());

@@ -12,10 +12,15 @@ use std::time::{Duration, Instant};
 
 type Lie = fn(&mut Peer) -> io::Result<()>;
 
-/// The greeting, and the first option taken.
+/// The greeting, no extended headers, and the next option taken.
 fn asked(peer: &mut Peer) -> io::Result<u32> {
     peer.greet()?;
-    Ok(peer.option()?.0)
+    loop {
+        match peer.option()?.0 {
+            11 => peer.option_reply(11, 1 << 31 | 1, &[])?,
+            other => return Ok(other),
+        }
+    }
 }
 
 /// The honest handshake until GO is to be answered.

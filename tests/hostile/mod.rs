@@ -2,6 +2,7 @@
 //! parser alone can show are unit tests of `lib/src/nbd` under the same numbers; these are about the running daemon.
 
 mod bounds; // memory and other clients' patience while somebody floods, stalls or never reads
+mod extended; // extended headers, both ways; C8, S30, S32
 mod fake; // an NBD server that lies as a script tells it
 mod leg; // C-cases: such a server is a leg
 mod leg_life; // C-cases: connections to it that end, come late, or come back as another

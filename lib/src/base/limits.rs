@@ -23,6 +23,9 @@ pub const VOLUME_SIZE: u64 = 1 << 60;
 pub const NBD_PAYLOAD: u32 = 32 << 20;
 /// Largest payload that is still drained before the request is refused; beyond it the connection is closed.
 pub const NBD_DRAIN: u32 = 128 << 20;
+/// Most bytes that one step of TRIM or `WRITE_ZEROES` covers, which may be asked for more than any leg does within
+/// its deadline: what a client without extended headers can ask for at all.
+pub const NBD_EFFECT: u64 = 1 << 32;
 /// Longest string of the protocol (specification: MUST be at most 4096 bytes).
 pub const NBD_STRING: usize = 4096;
 /// Most data of one option: the longest legal ones are a name and a few queries.

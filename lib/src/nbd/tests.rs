@@ -5,6 +5,7 @@ mod peers;
 use super::client::{
     Blocking, ClientHandshake, ClientOptions, ClientProgress, Reply, ReplyParser, ServerInfo,
 };
+use super::server::reply::{Style, To};
 use super::server::tests::Shelf;
 use super::server::{Handshake, Progress, Session, reply};
 use super::uri::NbdUri;
@@ -75,12 +76,13 @@ fn client_and_server_agree_at_every_fragmentation() {
 #[test]
 fn what_the_server_writes_the_client_reads() {
     let mut out = Vec::new();
-    reply::error(&mut out, true, 1, Errno::NoSpc, Some("full"));
-    reply::read_hole(&mut out, 2, 4096, 512);
-    reply::block_status(&mut out, 3, 7, &[(512, 1), (1024, 0)], true);
-    reply::done(&mut out, true, 4);
+    let to = |cookie| To { style: Style::Structured, cookie, offset: 4096 };
+    reply::error(&mut out, to(1), Errno::NoSpc, Some("full"));
+    reply::read_hole(&mut out, to(2), 512);
+    reply::block_status(&mut out, to(3), 7, &[(512, 1), (1024, 0)], true);
+    reply::chunk_header(&mut out, 1, 0, 4, 0);
     reply::simple(&mut out, 5, Err(Errno::Shutdown));
-    reply::read_ok_header(&mut out, true, 6, 4096, 4);
+    reply::read_ok_header(&mut out, to(6), 4);
     let mut parser = ReplyParser::new(true);
     let mut rest = &out[..];
     let mut seen = Vec::new();
@@ -152,7 +154,7 @@ fn c16_a_reply_to_nothing_in_flight_breaks_the_connection() {
         let mut request = [0; 28];
         stream.read_exact(&mut request).expect("request");
         let mut out = Vec::new();
-        reply::done(&mut out, true, 0xdead);
+        reply::done(&mut out, To { style: Style::Structured, cookie: 0xdead, offset: 0 });
         stream.write_all(&out).expect("reply");
         let _ = stream.read(&mut request);
     });

@@ -19,6 +19,10 @@ pub const MAGIC_SIMPLE: u32 = 0x6744_6698;
 /// Magic of a structured reply chunk ("Structured reply chunk message").
 pub const MAGIC_CHUNK: u32 = 0x668e_33ef;
 
+/// Magic of an extended request ("Request message").
+pub const MAGIC_EXTENDED_REQUEST: u32 = 0x21e4_1c71;
+/// Magic of an extended reply chunk ("Extended reply chunk message").
+pub const MAGIC_EXTENDED_REPLY: u32 = 0x6e8a_278c;
 /// The registered TCP port.
 pub const PORT: u16 = 10809;
 
@@ -53,6 +57,8 @@ pub mod option {
     pub const LIST_META_CONTEXT: u32 = 9;
     /// Selects metadata contexts for `BLOCK_STATUS`.
     pub const SET_META_CONTEXT: u32 = 10;
+    /// Asks for headers with 64-bit lengths, both ways.
+    pub const EXTENDED_HEADERS: u32 = 11;
 }
 
 /// Option reply types ("Option reply types").
@@ -85,6 +91,8 @@ pub mod reply {
     pub const ERR_BLOCK_SIZE_REQD: u32 = ERROR | 8;
     /// Larger than the server takes.
     pub const ERR_TOO_BIG: u32 = ERROR | 9;
+    /// Extended headers were negotiated, and take precedence.
+    pub const ERR_EXT_HEADER_REQD: u32 = ERROR | 0xa;
 }
 
 /// Information types of INFO and GO ("Information types").
@@ -111,6 +119,8 @@ pub mod chunk {
     pub const OFFSET_HOLE: u16 = 2;
     /// Extents.
     pub const BLOCK_STATUS: u16 = 5;
+    /// Extents of 64 bits; with extended headers only.
+    pub const BLOCK_STATUS_EXT: u16 = 6;
     /// Bit of all error types.
     pub const IS_ERROR: u16 = 1 << 15;
     /// An error.

@@ -3,7 +3,7 @@
 
 pub(super) mod stream;
 
-use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents};
+use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents, compact_extents};
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use super::replies::{Reply, ReplyParser};
 use super::violation;
@@ -180,7 +180,7 @@ impl Blocking {
             return Err(self.error(Class::Io, doing, "the connection has failed before"));
         }
         self.cookie += 1;
-        let header = Request { flags, command, cookie: self.cookie, offset, length }.encode();
+        let header = Request { flags, command, cookie: self.cookie, offset, length: length.into() }.encode();
         self.wire.begin();
         let sent = self.wire.send(&header).and_then(|()| self.wire.send(payload));
         sent.map_err(|error| {
@@ -267,12 +267,13 @@ impl Blocking {
             let reply = self.reply()?;
             let done = reply.done();
             match reply {
-                Reply::BlockStatus { context, mut extents, .. } => {
+                Reply::BlockStatus { context, extents, .. } => {
                     chunks += 1;
                     let known = self.info.contexts.iter().any(|(id, _)| *id == context);
                     if !known || chunks > self.info.contexts.len() || (context == id && found.is_some()) {
                         return Err(violation(format_args!("extents of context {context}")));
                     }
+                    let mut extents = compact_extents(extents);
                     clip_extents(&mut extents, length, false)?;
                     if context == id {
                         found = Some(extents);

@@ -27,6 +27,8 @@ pub struct ServerInfo {
     pub flags: TransmissionFlags,
     /// READ is answered by structured replies.
     pub structured: bool,
+    /// Requests and replies have extended headers; `structured` is set too.
+    pub extended: bool,
     /// Id and name of the contexts that `BLOCK_STATUS` will answer.
     pub contexts: Vec<(u32, String)>,
     /// All offsets and lengths are multiples of this; 1 if not told.
@@ -98,6 +100,13 @@ impl ClientHandshake {
             no_zeroes: false,
             negotiation: Negotiation::new(options),
         }
+    }
+
+    /// The same, asking for extended headers first; without them if the server lacks them.
+    pub fn extended(options: ClientOptions) -> Self {
+        let mut shake = Self::new(options);
+        shake.negotiation.try_extended = true;
+        shake
     }
 
     /// Takes what the server sent, in pieces of any size, and appends what is to be sent to `out`. Says how

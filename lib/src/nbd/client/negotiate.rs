@@ -1,5 +1,5 @@
 //! Which option the client sends next, and what it believes of the replies (`proto.md`, "Option types",
-//! "Option reply types"). Order: structured replies, contexts, GO, and `EXPORT_NAME` where there is no GO.
+//! "Option reply types"). Order: extended headers where they are wanted, else structured replies, contexts, GO, and `EXPORT_NAME` where there is no GO.
 
 use super::handshake::{ClientOptions, ServerInfo, check_size, refused};
 use crate::base::{Result, limits};
@@ -26,7 +26,10 @@ pub(super) struct Negotiation {
     pending: u32,
     /// Replies to it that were not final.
     replies: u32,
+    /// Extended headers are asked for.
+    pub(super) try_extended: bool,
     structured: bool,
+    extended: bool,
     contexts: Vec<(u32, String)>,
     export: Option<(u64, TransmissionFlags)>,
     blocks: Option<(u32, u32, u32)>,
@@ -38,7 +41,9 @@ impl Negotiation {
             options,
             pending: 0,
             replies: 0,
+            try_extended: false,
             structured: false,
+            extended: false,
             contexts: Vec::new(),
             export: None,
             blocks: None,
@@ -47,7 +52,9 @@ impl Negotiation {
 
     /// Sends the first option.
     pub(super) fn start(&mut self, out: &mut Vec<u8>) {
-        if self.options.structured {
+        if self.try_extended {
+            self.send(out, option::EXTENDED_HEADERS, &[]);
+        } else if self.options.structured {
             self.send(out, option::STRUCTURED_REPLY, &[]);
         } else {
             self.go(out);
@@ -114,7 +121,8 @@ impl Negotiation {
 
     fn acknowledged(&mut self, option: u32, out: &mut Vec<u8>) -> Result<Step> {
         match option {
-            option::STRUCTURED_REPLY => {
+            option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => {
+                self.extended = option == option::EXTENDED_HEADERS;
                 self.structured = true;
                 if self.options.contexts.is_empty() {
                     self.go(out);
@@ -140,12 +148,17 @@ impl Negotiation {
     fn error(&mut self, option: u32, kind: u32, data: &[u8], out: &mut Vec<u8>) -> Result<Step> {
         let leaving = kind == reply::ERR_SHUTDOWN || kind == reply::ERR_TLS_REQD;
         match option {
+            option::EXTENDED_HEADERS if !leaving => {
+                self.try_extended = false;
+                self.start(out);
+            }
             option::STRUCTURED_REPLY if !leaving => self.go(out),
             option::SET_META_CONTEXT if !leaving => {
                 self.contexts.clear();
                 self.go(out);
             }
-            option::GO if kind == reply::ERR_UNSUP => return Ok(Step::ExportName),
+            // With extended headers the old way is closed.
+            option::GO if kind == reply::ERR_UNSUP && !self.extended => return Ok(Step::ExportName),
             _ => {
                 wire::put_option(out, option::ABORT, &[]);
                 return Err(self.failure(kind, data));
@@ -230,6 +243,7 @@ impl Negotiation {
             size: check_size(size)?,
             flags: flags.consistent(self.structured),
             structured: self.structured,
+            extended: self.extended,
             contexts: std::mem::take(&mut self.contexts),
             min_block,
             preferred_block,

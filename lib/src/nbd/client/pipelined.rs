@@ -3,7 +3,7 @@
 
 mod table;
 
-use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents};
+use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents, compact_extents};
 use super::blocking::stream::Stream;
 use super::handshake::{ClientOptions, ServerInfo};
 use super::replies::{Reply, ReplyParser};
@@ -178,7 +178,7 @@ impl Shared {
             Ok(entered) => entered,
             Err(broken) => return (Err(self.named(doing, &broken.0)), broken.1),
         };
-        let header = Request { flags, command, cookie, offset, length }.encode();
+        let header = Request { flags, command, cookie, offset, length: length.into() }.encode();
         if let Err(error) = self.send(&header, payload) {
             self.fail(&error);
         }
@@ -296,13 +296,14 @@ impl<'s> Receiver<'s> {
             Asked::Status { context, length, found, chunks, failed } => {
                 let done = reply.done();
                 match reply {
-                    Reply::BlockStatus { context: of, mut extents, .. } => {
+                    Reply::BlockStatus { context: of, extents, .. } => {
                         *chunks += 1;
                         let contexts = &self.shared.info.contexts;
                         let known = contexts.iter().any(|(id, _)| *id == of);
                         if !known || *chunks > contexts.len() || (of == *context && found.is_some()) {
                             return Err(violation(format_args!("extents of context {of}")));
                         }
+                        let mut extents = compact_extents(extents);
                         clip_extents(&mut extents, *length, false)?;
                         if of == *context {
                             *found = Some(extents);

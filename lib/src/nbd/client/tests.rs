@@ -95,6 +95,7 @@ fn go_gives_everything_that_was_negotiated() {
             size: 1 << 30,
             flags: TransmissionFlags(0x8ed),
             structured: true,
+            extended: false,
             contexts: vec![(7, "base:allocation".to_owned())],
             min_block: 512,
             preferred_block: 4096,
@@ -320,6 +321,96 @@ fn c1_c14_c17_c18_chunks_that_cannot_be_are_violations() {
         assert_eq!(ReplyParser::new(true).wanted(&header), 20);
     }
     assert!(parse(&0x6744_6699u32.to_be_bytes()).is_err());
+}
+
+/// A parser that agreed on extended headers, and one chunk of them.
+fn parse_long(kind: u16, body: &[u8]) -> Result<Option<(usize, Reply)>> {
+    let mut bytes = wire::MAGIC_EXTENDED_REPLY.to_be_bytes().to_vec();
+    bytes.extend(1u16.to_be_bytes());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(7u64.to_be_bytes());
+    bytes.extend(4096u64.to_be_bytes());
+    bytes.extend((body.len() as u64).to_be_bytes());
+    bytes.extend(body);
+    let info = ServerInfo {
+        size: 1 << 30,
+        flags: TransmissionFlags(1),
+        structured: true,
+        extended: true,
+        contexts: Vec::new(),
+        min_block: 1,
+        preferred_block: 4096,
+        max_payload: 1 << 20,
+    };
+    let mut parser = ReplyParser::of(&info);
+    for cut in 0..bytes.len() {
+        match parser.parse(&bytes[..cut]) {
+            Ok(None) => assert!(parser.wanted(&bytes[..cut]) > cut),
+            Ok(Some(_)) => panic!("before it was whole"),
+            Err(error) => return Err(error),
+        }
+    }
+    let parsed = parser.parse(&bytes)?;
+    assert_eq!(parser.echo(), Some(4096));
+    Ok(parsed)
+}
+
+#[test]
+fn c8_extents_of_64_bits_keep_all_their_bits() {
+    let extent = |len: u64, status: u64| [len.to_be_bytes(), status.to_be_bytes()].concat();
+    let body = |count: u32, extents: &[Vec<u8>]| {
+        [&3u32.to_be_bytes()[..], &count.to_be_bytes(), &extents.concat()].concat()
+    };
+    let two = body(2, &[extent(1 << 40, u64::MAX), extent(512, 1 << 32)]);
+    let extents = vec![(1 << 40, u64::MAX), (512, 1 << 32)];
+    let reply = Reply::BlockStatus { cookie: 7, context: 3, extents, done: true };
+    assert_eq!(parse_long(chunk::BLOCK_STATUS_EXT, &two).expect("legal"), Some((32 + two.len(), reply)));
+    for (kind, body) in [
+        (chunk::BLOCK_STATUS_EXT, body(1, &[extent(1, 0), extent(1, 0)])),
+        (chunk::BLOCK_STATUS_EXT, body(3, &[extent(1, 0), extent(1, 0)])),
+        (chunk::BLOCK_STATUS_EXT, body(1, &[extent(0, 0)])),
+        (chunk::BLOCK_STATUS_EXT, body(0, &[])),
+        (chunk::BLOCK_STATUS, vec![1; 12]),
+    ] {
+        assert!(parse_long(kind, &body).is_err(), "{kind} {body:?}");
+    }
+    assert!(parse(&chunk_bytes(1, chunk::BLOCK_STATUS_EXT, &two)).is_err(), "not without extended headers");
+}
+
+#[test]
+fn s32_an_error_has_its_message_and_its_offset() {
+    let mut body = vec![0, 0, 0, 5, 0, 3, b'b', b'a', b'd'];
+    body.extend(8192u64.to_be_bytes());
+    let error =
+        |offset| Reply::Error { cookie: 7, error: Errno::Io, offset, message: "bad".to_owned(), done: true };
+    assert_eq!(parse_long(chunk::ERROR_OFFSET, &body).expect("legal"), Some((32 + 17, error(Some(8192)))));
+    assert_eq!(parse_long(chunk::ERROR, &body[..9]).expect("legal"), Some((32 + 9, error(None))));
+    // Its offset cut off, or taken by a message that is longer.
+    assert!(parse_long(chunk::ERROR_OFFSET, &body[..16]).is_err());
+    body[5] = 4;
+    assert!(parse_long(chunk::ERROR_OFFSET, &body).is_err());
+}
+
+#[test]
+fn extended_headers_are_asked_for_first_and_done_without_where_they_are_not_known() {
+    for known in [true, false] {
+        let mut shake = ClientHandshake::extended(ClientOptions { contexts: Vec::new(), ..wanted(true) });
+        let mut out = Vec::new();
+        let unsup = |option| answer(option, reply::ERR_UNSUP, b"what?");
+        let first = if known { ack(option::EXTENDED_HEADERS) } else { unsup(option::EXTENDED_HEADERS) };
+        let second = if known { Vec::new() } else { ack(option::STRUCTURED_REPLY) };
+        let rest = [greeting(3), first, second, export_info(1 << 20, 0x1ed), ack(option::GO)].concat();
+        let (_, progress) = shake.feed(&rest, &mut out).expect("legal");
+        let ClientProgress::Ready(info) = progress else { panic!("{progress:?}") };
+        assert_eq!((info.extended, info.structured), (known, true));
+        assert_eq!(out[12..16], option::EXTENDED_HEADERS.to_be_bytes());
+    }
+    // The old way to open is closed then.
+    let mut shake = ClientHandshake::extended(wanted(false));
+    let parts =
+        [greeting(3), ack(option::EXTENDED_HEADERS), answer(option::SET_META_CONTEXT, reply::ACK, &[])];
+    let end = answer(option::GO, reply::ERR_UNSUP, b"");
+    assert!(shake.feed(&[parts.concat(), end].concat(), &mut Vec::new()).is_err());
 }
 
 #[test]

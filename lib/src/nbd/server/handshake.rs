@@ -2,9 +2,10 @@
 //! newstyle negotiation"). No clock: the caller bounds its time by [`limits::NBD_HANDSHAKE_MS`].
 
 use super::options;
+use super::reply::Style;
 use crate::base::limits;
 use crate::nbd::fields::{Fields, fill};
-use crate::nbd::wire::{self, TransmissionFlags, handshake, option, reply};
+use crate::nbd::wire::{self, Request, TransmissionFlags, handshake, option, reply};
 
 /// What the handshake tells about one export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Session {
     pub info: ExportInfo,
     /// READ is answered by structured replies.
     pub structured: bool,
+    /// Requests and replies have extended headers; `structured` is set too.
+    pub extended: bool,
     /// Id and name of the contexts that `BLOCK_STATUS` must answer, in ascending order of ids.
     pub contexts: Vec<(u32, String)>,
     /// The client asked for the block sizes and so obeys them; others may send up to 32 MiB.
@@ -62,6 +65,29 @@ pub struct Session {
 }
 
 impl Session {
+    /// How replies look.
+    pub const fn style(&self) -> Style {
+        match (self.extended, self.structured) {
+            (true, _) => Style::Extended,
+            (false, true) => Style::Structured,
+            (false, false) => Style::Simple,
+        }
+    }
+
+    /// Bytes of a request's header.
+    pub const fn header_len(&self) -> usize {
+        if self.extended { Request::EXTENDED_LEN } else { Request::LEN }
+    }
+
+    /// Reads a header of that many bytes; `None` if its magic is wrong, after which nothing can be believed.
+    pub fn parse(&self, header: &[u8]) -> Option<Request> {
+        if self.extended {
+            Request::parse_extended(header.first_chunk()?)
+        } else {
+            Request::parse(header.first_chunk()?)
+        }
+    }
+
     /// The longest payload of one READ or WRITE ("Size constraints").
     pub fn max_payload(&self) -> u32 {
         if self.enforce_block { self.info.max_block.min(limits::NBD_PAYLOAD) } else { limits::NBD_PAYLOAD }
@@ -101,6 +127,7 @@ pub struct Handshake {
     drained: u64,
     pub(super) no_zeroes: bool,
     pub(super) structured: bool,
+    pub(super) extended: bool,
     /// The export for which contexts were selected, and the selection.
     pub(super) selected: Option<(String, Vec<(u32, String)>)>,
 }
@@ -119,6 +146,7 @@ impl Handshake {
             drained: 0,
             no_zeroes: false,
             structured: false,
+            extended: false,
             selected: None,
         };
         (fresh, greeting)
@@ -205,7 +233,10 @@ impl Handshake {
         }
         let drain = |answer| State::Drain { option, left: len, answer };
         self.state = match option {
-            option::EXPORT_NAME if len as usize > limits::NBD_STRING => return Progress::Close,
+            // It cannot be refused but by closing; with extended headers it MUST NOT be sent.
+            option::EXPORT_NAME if len as usize > limits::NBD_STRING || self.extended => {
+                return Progress::Close;
+            }
             option::EXPORT_NAME => State::Data { option, len },
             option::INFO | option::GO | option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
                 if len <= limits::NBD_OPTION_LEN {
@@ -219,8 +250,10 @@ impl Handshake {
                 }
             }
             option::ABORT => drain(Answer::Handle),
-            option::LIST | option::STRUCTURED_REPLY if len == 0 => drain(Answer::Handle),
-            option::LIST | option::STRUCTURED_REPLY => {
+            option::LIST | option::STRUCTURED_REPLY | option::EXTENDED_HEADERS if len == 0 => {
+                drain(Answer::Handle)
+            }
+            option::LIST | option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => {
                 drain(Answer::Error(reply::ERR_INVALID, "the option takes no data"))
             }
             option::STARTTLS => drain(Answer::Error(reply::ERR_UNSUP, "no TLS on this server")),

@@ -29,7 +29,14 @@ pub(super) fn answer(
             put_reply(out, option, reply::ACK, &[]);
             Progress::More
         }
-        option::STRUCTURED_REPLY => {
+        option::STRUCTURED_REPLY if shake.extended => {
+            refuse(out, option, reply::ERR_EXT_HEADER_REQD, "extended headers were negotiated")
+        }
+        option::EXTENDED_HEADERS if shake.extended => {
+            refuse(out, option, reply::ERR_INVALID, "extended headers were negotiated before")
+        }
+        option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => {
+            shake.extended |= option == option::EXTENDED_HEADERS;
             shake.structured = true;
             put_reply(out, option, reply::ACK, &[]);
             Progress::More
@@ -130,7 +137,8 @@ fn open(shake: &Handshake, name: &str, mut export: ExportInfo, enforce_block: bo
         Some((export, contexts)) if export == name => contexts.clone(),
         _ => Vec::new(),
     };
-    Session { export: name.to_owned(), info: export, structured: shake.structured, contexts, enforce_block }
+    let (structured, extended) = (shake.structured, shake.extended);
+    Session { export: name.to_owned(), info: export, structured, extended, contexts, enforce_block }
 }
 
 /// LIST and `SET_META_CONTEXT`. SET replaces the earlier selection even when it fails.

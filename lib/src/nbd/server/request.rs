@@ -23,18 +23,17 @@ pub fn check(req: &Request, session: &Session) -> Result<(), Errno> {
     check_range(req, session)
 }
 
-/// Bytes of payload that follow the header of a request, legal or not ("Request message"). Past
-/// [`limits::NBD_DRAIN`] the connection is closed instead ([`drainable`]).
-pub fn payload_len(req: &Request) -> u64 {
-    match req.command {
-        Command::Write => u64::from(req.length),
-        _ => 0,
-    }
+/// Bytes of payload that follow the header of a request, legal or not ("Request message"). With extended headers
+/// the flag tells; but a WRITE has a payload even without it: qemu up to 10.0 forgets the flag that MUST be set, and
+/// its own server forgives that too. Past [`limits::NBD_DRAIN`] the connection is closed instead ([`drainable`]).
+pub fn payload_len(req: &Request, extended: bool) -> u64 {
+    let flagged = extended && req.flags.has(CommandFlags::PAYLOAD_LEN);
+    if flagged || req.command == Command::Write { req.length } else { 0 }
 }
 
 /// Whether the payload of a request that is refused may be read and thrown away, to keep the connection.
-pub fn drainable(req: &Request) -> bool {
-    payload_len(req) <= u64::from(limits::NBD_DRAIN)
+pub fn drainable(req: &Request, extended: bool) -> bool {
+    payload_len(req, extended) <= u64::from(limits::NBD_DRAIN)
 }
 
 /// Unknown flags, flags of another command and flags that were not offered are EINVAL.
@@ -51,6 +50,9 @@ fn check_flags(req: &Request, session: &Session) -> Result<(), Errno> {
     };
     if offered.has(TransmissionFlags::SEND_FUA) {
         legal = legal.with(CommandFlags::FUA);
+    }
+    if session.extended && req.command == Command::Write {
+        legal = legal.with(CommandFlags::PAYLOAD_LEN);
     }
     if legal.has(req.flags) { Ok(()) } else { Err(Errno::Inval) }
 }
@@ -72,14 +74,14 @@ fn check_command(command: Command, session: &Session) -> Result<(), Errno> {
 
 fn check_range(req: &Request, session: &Session) -> Result<(), Errno> {
     let payload = matches!(req.command, Command::Read | Command::Write);
-    if payload && req.length > session.max_payload() {
+    if payload && req.length > u64::from(session.max_payload()) {
         return Err(Errno::Inval);
     }
     let past = match req.command {
         Command::Write | Command::WriteZeroes => Errno::NoSpc,
         _ => Errno::Inval,
     };
-    let end = req.offset.checked_add(u64::from(req.length)).ok_or(past)?;
+    let end = req.offset.checked_add(req.length).ok_or(past)?;
     if end > session.info.size {
         return Err(past);
     }
@@ -89,7 +91,7 @@ fn check_range(req: &Request, session: &Session) -> Result<(), Errno> {
     // Clients that did not ask for the minimum are held to it too: the specification lets the server choose.
     let min = u64::from(session.info.min_block.max(1));
     let tail = end == session.info.size;
-    if req.offset.is_multiple_of(min) && (tail || u64::from(req.length).is_multiple_of(min)) {
+    if req.offset.is_multiple_of(min) && (tail || req.length.is_multiple_of(min)) {
         Ok(())
     } else {
         Err(Errno::Inval)
@@ -120,13 +122,14 @@ mod tests {
                 max_block: 1 << 20,
             },
             structured: true,
+            extended: false,
             contexts: vec![(1, "base:allocation".to_owned())],
             enforce_block: false,
         }
     }
 
     fn request(command: Command, flags: u16, offset: u64, length: u32) -> Request {
-        Request { flags: CommandFlags(flags), command, cookie: 7, offset, length }
+        Request { flags: CommandFlags(flags), command, cookie: 7, offset, length: length.into() }
     }
 
     const ALL: [Command; 8] = [
@@ -182,13 +185,13 @@ mod tests {
         ] {
             let write = request(Command::Write, 0, 0, length);
             assert_eq!(check(&write, &session).is_ok(), legal);
-            assert_eq!(drainable(&write), drained);
-            assert_eq!(payload_len(&write), u64::from(length));
+            assert_eq!(drainable(&write, false), drained);
+            assert_eq!(payload_len(&write, false), u64::from(length));
             assert_eq!(check(&request(Command::WriteZeroes, 0, 0, length), &session), Ok(()));
         }
         session.enforce_block = true;
         assert_eq!(check(&request(Command::Read, 0, 0, (1 << 20) + 1), &session), Err(Errno::Inval));
-        assert_eq!(payload_len(&request(Command::Read, 0, 0, 512)), 0);
+        assert_eq!(payload_len(&request(Command::Read, 0, 0, 512), false), 0);
     }
 
     #[test]
@@ -235,6 +238,42 @@ mod tests {
             assert_eq!(check(&request(command, 0, 0, 512), &session), Err(Errno::Perm), "{command:?}");
         }
         assert_eq!(check(&request(Command::Read, 0, 0, 512), &session), Ok(()));
+    }
+
+    #[test]
+    fn with_extended_headers_the_flag_tells_what_is_payload_and_effects_have_64_bits() {
+        let mut session = Session { extended: true, ..session() };
+        session.info.size = 1 << 50;
+        let long = |command, flags, length| Request {
+            flags: CommandFlags(flags),
+            command,
+            cookie: 7,
+            offset: 0,
+            length,
+        };
+        let payload = CommandFlags::PAYLOAD_LEN.0;
+        for (command, flags, length, legal, drained) in [
+            (Command::Write, payload, 512, Ok(()), 512),
+            (Command::Write, payload | 1, 512, Ok(()), 512),
+            // As qemu sends it.
+            (Command::Write, 0, 512, Ok(()), 512),
+            (Command::Write, payload, 33 << 20, Err(Errno::Inval), 33 << 20),
+            (Command::Read, payload, 512, Err(Errno::Inval), 512),
+            (Command::Read, 0, 1 << 40, Err(Errno::Inval), 0),
+            (Command::Flush, payload, 1, Err(Errno::Inval), 1),
+            // Its payload form is not offered.
+            (Command::BlockStatus, payload, 12, Err(Errno::Inval), 12),
+            (Command::BlockStatus, 0, 1 << 50, Ok(()), 0),
+            (Command::WriteZeroes, 0, 1 << 50, Ok(()), 0),
+            (Command::WriteZeroes, 0, (1 << 50) + 1, Err(Errno::NoSpc), 0),
+            (Command::Trim, 0, u64::MAX, Err(Errno::Inval), 0),
+        ] {
+            let request = long(command, flags, length);
+            assert_eq!(check(&request, &session), legal, "{request:?}");
+            assert_eq!(payload_len(&request, true), drained, "{request:?}");
+            assert_eq!(drainable(&request, true), drained <= u64::from(limits::NBD_DRAIN));
+        }
+        assert!(!drainable(&long(Command::Read, payload, 1 << 63), true));
     }
 
     #[test]

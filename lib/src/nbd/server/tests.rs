@@ -312,7 +312,7 @@ fn s14_contexts_counted_near_4_gib_allocate_nothing() {
 fn s22_unknown_options_are_unsupported_and_the_next_is_served() {
     let (out, _, progress) = talk(&options(&[
         (4, vec![0; 10]),
-        (11, vec![]),
+        (12, vec![]),
         (99, vec![1; 100_000]),
         (option::GO, go("vol", &[])),
     ]));

@@ -3,10 +3,11 @@
 use super::{PATIENCE, options, unix};
 use crate::base::Class;
 use crate::nbd::client::Blocking;
+use crate::nbd::server::reply::To;
 use crate::nbd::server::tests::Shelf;
 use crate::nbd::server::{Handshake, Progress, check, payload_len, reply};
 use crate::nbd::uri::NbdUri;
-use crate::nbd::wire::{self, Request, TransmissionFlags};
+use crate::nbd::wire::{self, TransmissionFlags};
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -178,14 +179,15 @@ fn serve_memory(mut stream: UnixStream, disk: &Mutex<Vec<u8>>) -> std::io::Resul
     loop {
         stream.write_all(&out)?;
         out.clear();
-        let mut header = [0; Request::LEN];
+        let mut header = vec![0; session.header_len()];
         input.read_exact(&mut header)?;
-        let Some(request) = Request::parse(&header) else { return Ok(()) };
-        let mut payload = vec![0; payload_len(&request) as usize];
+        let Some(request) = session.parse(&header) else { return Ok(()) };
+        let mut payload = vec![0; payload_len(&request, session.extended) as usize];
         input.read_exact(&mut payload)?;
-        let Request { cookie, offset, length, .. } = request;
+        let crate::nbd::Request { cookie, offset, length, .. } = request;
+        let to = To { style: session.style(), cookie, offset };
         if let Err(errno) = check(&request, &session) {
-            reply::error(&mut out, session.structured, cookie, errno, Some("refused"));
+            reply::error(&mut out, to, errno, Some("refused"));
             continue;
         }
         let range = offset as usize..offset as usize + length as usize;
@@ -193,20 +195,20 @@ fn serve_memory(mut stream: UnixStream, disk: &Mutex<Vec<u8>>) -> std::io::Resul
         match request.command {
             wire::Command::Disc => return Ok(()),
             wire::Command::Read => {
-                reply::read_ok_header(&mut out, session.structured, cookie, offset, length);
+                reply::read_ok_header(&mut out, to, length as u32);
                 out.extend_from_slice(&disk[range]);
             }
             wire::Command::BlockStatus => {
                 for (i, (id, name)) in session.contexts.iter().enumerate() {
                     let extents = [(4096.min(length), u32::from(name.starts_with("x-")))];
-                    reply::block_status(&mut out, cookie, *id, &extents, i + 1 == session.contexts.len());
+                    reply::block_status(&mut out, to, *id, &extents, i + 1 == session.contexts.len());
                 }
             }
             command => {
                 if command == wire::Command::Write {
                     disk[range].copy_from_slice(&payload);
                 }
-                reply::done(&mut out, session.structured, cookie);
+                reply::done(&mut out, to);
             }
         }
     }

@@ -1,6 +1,6 @@
-//! The compact request (`proto.md`, "Request message").
+//! The request, compact and extended (`proto.md`, "Request message").
 
-use super::MAGIC_REQUEST;
+use super::{MAGIC_EXTENDED_REQUEST, MAGIC_REQUEST};
 use crate::nbd::fields::Fields;
 
 /// What a request asks for ("Request types").
@@ -90,7 +90,7 @@ impl CommandFlags {
     }
 }
 
-/// The header of a compact request ("Request message"). The payload of a WRITE follows it.
+/// The header of a request ("Request message"). The payload of a WRITE follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// Command flags.
@@ -101,13 +101,15 @@ pub struct Request {
     pub cookie: u64,
     /// First byte.
     pub offset: u64,
-    /// Bytes.
-    pub length: u32,
+    /// Bytes: of the export, or of the payload where there is one. Below 2^32 in a compact request.
+    pub length: u64,
 }
 
 impl Request {
-    /// Bytes of the header.
+    /// Bytes of a compact header.
     pub const LEN: usize = 28;
+    /// Bytes of an extended header.
+    pub const EXTENDED_LEN: usize = 32;
 
     /// Reads a header; `None` if its magic is wrong, after which nothing on the connection can be believed.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Option<Self> {
@@ -120,11 +122,35 @@ impl Request {
             command: Command::from_wire(fields.u16()?),
             cookie: fields.u64()?,
             offset: fields.u64()?,
-            length: fields.u32()?,
+            length: u64::from(fields.u32()?),
         })
     }
 
-    /// Writes the header.
+    /// Reads an extended header; `None` if its magic is wrong.
+    pub fn parse_extended(bytes: &[u8; Self::EXTENDED_LEN]) -> Option<Self> {
+        let mut fields = Fields::new(bytes);
+        if fields.u32()? != MAGIC_EXTENDED_REQUEST {
+            return None;
+        }
+        Some(Self {
+            flags: CommandFlags(fields.u16()?),
+            command: Command::from_wire(fields.u16()?),
+            cookie: fields.u64()?,
+            offset: fields.u64()?,
+            length: fields.u64()?,
+        })
+    }
+
+    /// Writes an extended header.
+    pub fn encode_extended(&self) -> [u8; Self::EXTENDED_LEN] {
+        let mut bytes = [0; Self::EXTENDED_LEN];
+        bytes[..Self::LEN].copy_from_slice(&self.encode());
+        bytes[..4].copy_from_slice(&MAGIC_EXTENDED_REQUEST.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.length.to_be_bytes());
+        bytes
+    }
+
+    /// Writes a compact header; the length must be below 2^32.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&MAGIC_REQUEST.to_be_bytes());
@@ -132,7 +158,7 @@ impl Request {
         bytes[6..8].copy_from_slice(&self.command.to_wire().to_be_bytes());
         bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
-        bytes[24..].copy_from_slice(&self.length.to_be_bytes());
+        bytes[24..].copy_from_slice(&(self.length as u32).to_be_bytes());
         bytes
     }
 }
@@ -159,6 +185,28 @@ mod tests {
             ]
         );
         assert_eq!(Request::parse(&bytes), Some(request));
+    }
+
+    #[test]
+    fn an_extended_request_is_32_pinned_bytes() {
+        let request = Request {
+            flags: CommandFlags::PAYLOAD_LEN,
+            command: Command::Write,
+            cookie: 0x0102_0304_0506_0708,
+            offset: 0x1112_1314_1516_1718,
+            length: 0x2122_2324_2526_2728,
+        };
+        let bytes = request.encode_extended();
+        assert_eq!(
+            bytes,
+            [
+                0x21, 0xe4, 0x1c, 0x71, 0, 32, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15,
+                0x16, 0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28
+            ]
+        );
+        assert_eq!(Request::parse_extended(&bytes), Some(request));
+        assert_eq!(Request::parse_extended(&[0; 32]), None);
+        assert_eq!(Request::parse(bytes.first_chunk().expect("28 bytes")), None, "nor the other way");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::buffers::{Pool, Slice};
 use super::input::{Incoming, Input, Received};
 use super::output::{Output, Sent};
 use crate::base::limits;
+use crate::nbd::server::reply::{Style, To};
 use crate::nbd::server::{Exports, Handshake, Progress, Session, reply};
 use crate::nbd::{Command, Errno, Request};
 use rustix::event::epoll::EventFlags;
@@ -102,6 +103,8 @@ pub(super) struct Pending {
     pub(super) payload: Option<Slice>,
     /// What it counts against the limits, until its reply was sent.
     pub(super) charge: u32,
+    /// Bytes of it that are done: what covers much is done in steps.
+    pub(super) past: u64,
 }
 
 /// How a request ended.
@@ -112,7 +115,7 @@ pub(super) enum Outcome {
     /// The bytes of a READ.
     Data(Slice),
     /// For each context its id and extents.
-    Extents(Vec<(u32, Vec<(u32, u32)>)>),
+    Extents(Vec<(u32, Vec<(u64, u32)>)>),
     /// An error.
     Failed(Errno),
 }
@@ -172,7 +175,10 @@ impl Client {
         self.input.consume(taken);
         match progress {
             Progress::More => {}
-            Progress::Transmission(session) => self.phase = Phase::Open(Box::new(session)),
+            Progress::Transmission(session) => {
+                self.input.expect_headers(session.header_len());
+                self.phase = Phase::Open(Box::new(session));
+            }
             Progress::Close => self.ending = true,
         }
         received
@@ -223,26 +229,26 @@ impl Client {
 
     /// Answers a request that was charged.
     pub(super) fn answer(&mut self, request: &Request, charge: u32, outcome: Outcome) {
-        let structured = self.session().is_some_and(|s| s.structured);
-        let cookie = request.cookie;
+        let style = self.session().map_or(Style::Simple, Session::style);
+        let to = To { style, cookie: request.cookie, offset: request.offset };
         match outcome {
             Outcome::Done if request.command == Command::Read => {
-                self.out.head(|out| reply::read_ok_header(out, structured, cookie, request.offset, 0));
+                self.out.head(|out| reply::read_ok_header(out, to, 0));
             }
-            Outcome::Done => self.out.head(|out| reply::simple(out, cookie, Ok(()))),
+            Outcome::Done => self.out.head(|out| reply::done(out, to)),
             Outcome::Data(data) => {
                 let len = data.len() as u32;
-                self.out.head(|out| reply::read_ok_header(out, structured, cookie, request.offset, len));
+                self.out.head(|out| reply::read_ok_header(out, to, len));
                 self.out.data(data);
             }
             Outcome::Extents(contexts) => self.out.head(|out| {
                 let last = contexts.len().saturating_sub(1);
                 for (i, (context, extents)) in contexts.iter().enumerate() {
-                    reply::block_status(out, cookie, *context, extents, i == last);
+                    reply::block_status(out, to, *context, extents, i == last);
                 }
             }),
             Outcome::Failed(errno) => {
-                self.out.head(|out| reply::error(out, structured, cookie, errno, Some(errno.text())));
+                self.out.head(|out| reply::error(out, to, errno, Some(errno.text())));
             }
         }
         self.ends.push_back((self.out.queued(), charge));

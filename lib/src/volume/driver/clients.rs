@@ -159,12 +159,12 @@ impl Driver<'_> {
                     return (hot, false);
                 }
                 Incoming::Refused(request, errno) => {
-                    let pending = Pending { client: key, request, payload: None, charge };
+                    let pending = Pending { client: key, request, payload: None, charge, past: 0 };
                     self.answer_now(&pending, Outcome::Failed(errno));
                 }
                 Incoming::Request(request, payload) => {
-                    hot |= payload.is_some() && request.length >= HOT;
-                    self.admit(Pending { client: key, request, payload, charge });
+                    hot |= payload.is_some() && request.length >= u64::from(HOT);
+                    self.admit(Pending { client: key, request, payload, charge, past: 0 });
                 }
             }
         }
@@ -186,7 +186,8 @@ impl Driver<'_> {
             Command::WriteZeroes => Ask::Zero {
                 fua,
                 no_hole: request.flags.has(CommandFlags::NO_HOLE),
-                fast: request.flags.has(CommandFlags::FAST_ZERO),
+                // Once something has changed it is finished the slow way.
+                fast: request.flags.has(CommandFlags::FAST_ZERO) && pending.past == 0,
             },
             Command::BlockStatus if self.wants_allocation(pending.client) => Ask::Extents,
             Command::BlockStatus => {
@@ -197,14 +198,18 @@ impl Driver<'_> {
             Command::Disc | Command::Other(_) => return,
         };
         match request.command {
-            Command::Read => self.read_bytes += u64::from(request.length),
-            Command::Write => self.written_bytes += u64::from(request.length),
+            Command::Read => self.read_bytes += request.length,
+            Command::Write => self.written_bytes += request.length,
             _ => {}
         }
         self.totals.requests += 1;
         let range = match ask {
             Ask::Flush => ByteRange::default(),
-            _ => ByteRange { offset: request.offset, len: u64::from(request.length) },
+            Ask::Zero { .. } => ByteRange {
+                offset: request.offset + pending.past,
+                len: (request.length - pending.past).min(limits::NBD_EFFECT),
+            },
+            _ => ByteRange { offset: request.offset, len: request.length },
         };
         let token = self.requests.insert(pending);
         self.events.push(Event::Client { token, ask, range });
@@ -223,10 +228,17 @@ impl Driver<'_> {
 
     /// What the core says to a client.
     pub(super) fn reply(&mut self, token: u64, answer: Answer) {
-        let Some(pending) = self.requests.remove(token) else { return };
+        let Some(mut pending) = self.requests.remove(token) else { return };
         // Its bytes are in flight until they were sent; its turn is over, or clients that never read would keep it.
         self.totals.requests -= 1;
         let status = pending.request.command == Command::BlockStatus;
+        if matches!(pending.request.command, Command::Trim | Command::WriteZeroes) && answer == Answer::Done {
+            pending.past += limits::NBD_EFFECT.min(pending.request.length - pending.past);
+            // Nobody waits for the rest of a request whose client has gone.
+            if pending.past < pending.request.length && self.clients.get(pending.client).is_some() {
+                return self.admit(pending);
+            }
+        }
         let outcome = match answer {
             Answer::Data(io) if status => {
                 let found = self.extents.remove(&io);
@@ -251,7 +263,7 @@ impl Driver<'_> {
     /// The extents of all contexts that a client asked for; `found` are those of `base:allocation`.
     fn status_of(&self, pending: &Pending, found: Option<&[Extent]>) -> Outcome {
         let request = &pending.request;
-        let range = ByteRange { offset: request.offset, len: u64::from(request.length) };
+        let range = ByteRange { offset: request.offset, len: request.length };
         let one = request.flags.has(CommandFlags::REQ_ONE);
         let most = if one { 1 } else { limits::NBD_EXTENTS };
         let Some(session) = self.clients.get(pending.client).and_then(Client::session) else {

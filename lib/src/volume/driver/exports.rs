@@ -129,22 +129,22 @@ pub(super) struct Cut {
 
 /// The extents of `base:allocation`: what was found, cut to the request; one of data if nothing was. A unit that
 /// is partly data is data.
-pub(super) fn allocation(found: Option<&[Extent]>, cut: Cut) -> Vec<(u32, u32)> {
+pub(super) fn allocation(found: Option<&[Extent]>, cut: Cut) -> Vec<(u64, u32)> {
     let found = found.unwrap_or_default().iter().map(|e| (e.len, if e.hole { HOLE } else { 0 }));
     cut.cut(found, 0)
 }
 
 /// The extents of what a leg misses. A unit that is partly missing is missing.
-pub(super) fn dirty(runs: &[(u64, bool)], cut: Cut) -> Vec<(u32, u32)> {
+pub(super) fn dirty(runs: &[(u64, bool)], cut: Cut) -> Vec<(u64, u32)> {
     cut.cut(runs.iter().map(|&(len, dirty)| (len, if dirty { IS_DIRTY } else { 0 })), IS_DIRTY)
 }
 
 impl Cut {
     /// At least one extent, none empty, none past the request, all of whole units but the last of the export;
     /// `wins` is the status of a unit that has two.
-    fn cut(self, extents: impl Iterator<Item = (u64, u32)>, wins: u32) -> Vec<(u32, u32)> {
+    fn cut(self, extents: impl Iterator<Item = (u64, u32)>, wins: u32) -> Vec<(u64, u32)> {
         let (whole, unit) = (self.range.len, u64::from(self.unit.max(1)));
-        let mut kept: Vec<(u32, u32)> = Vec::new();
+        let mut kept: Vec<(u64, u32)> = Vec::new();
         // How far the extents go, and those that are kept.
         let (mut end, mut until) = (0, 0);
         for (len, status) in extents {
@@ -157,7 +157,7 @@ impl Cut {
             if to <= until {
                 continue;
             }
-            let more = (to - until) as u32;
+            let more = to - until;
             let room = kept.len() < self.most;
             match kept.last_mut() {
                 Some((len, last)) if *last == status => *len += more,
@@ -168,7 +168,7 @@ impl Cut {
         }
         if kept.is_empty() {
             // Nothing is known, or less than a unit.
-            kept.push(if end == 0 { (whole as u32, 0) } else { (whole.min(unit) as u32, wins) });
+            kept.push(if end == 0 { (whole, 0) } else { (whole.min(unit), wins) });
         }
         kept
     }

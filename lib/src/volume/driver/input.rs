@@ -18,7 +18,8 @@ const LARGE: usize = 256 << 10;
 /// After a payload of this size only the next header is received, so that a payload that follows it lands in
 /// its own buffer.
 const LEAN: u32 = 64 << 10;
-const HEAD: usize = Request::LEN;
+/// Room for the longer of the two headers.
+const HEAD: usize = Request::EXTENDED_LEN;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Input {
     /// The beginning of a header that was cut off, or received by itself.
     head: [u8; HEAD],
     head_len: usize,
+    /// Bytes of a header on this connection.
+    head_size: usize,
     /// A payload that has not come in full.
     filling: Option<Filling>,
     /// A payload that is thrown away, its length, and the request to refuse after it.
@@ -84,6 +87,7 @@ impl Input {
             end: 0,
             head: [0; HEAD],
             head_len: 0,
+            head_size: Request::LEN,
             filling: None,
             draining: None,
             waiting: None,
@@ -91,6 +95,11 @@ impl Input {
             lean: false,
             received: 0,
         }
+    }
+
+    /// From now on headers have so many bytes.
+    pub(super) fn expect_headers(&mut self, len: usize) {
+        self.head_size = len.min(HEAD);
     }
 
     /// Bytes received and not parsed, for the handshake.
@@ -123,7 +132,7 @@ impl Input {
         let result = if self.filling.is_some() {
             self.receive_payload(fd)
         } else if self.lean {
-            recv(fd, &mut self.head[self.head_len..], RecvFlags::empty()).map(|(n, _)| {
+            recv(fd, &mut self.head[self.head_len..self.head_size], RecvFlags::empty()).map(|(n, _)| {
                 self.head_len += n;
                 n
             })
@@ -146,7 +155,8 @@ impl Input {
         let Some(filling) = &mut self.filling else { return Ok(0) };
         let len = filling.request.length as usize;
         let Some(bytes) = Chunk::alone(&mut filling.chunk) else { return Ok(0) };
-        let mut pieces = [IoSliceMut::new(&mut bytes[filling.filled..len]), IoSliceMut::new(&mut self.head)];
+        let head = &mut self.head[..self.head_size];
+        let mut pieces = [IoSliceMut::new(&mut bytes[filling.filled..len]), IoSliceMut::new(head)];
         let n = readv(fd, &mut pieces)?;
         let of_payload = n.min(len - filling.filled);
         filling.filled += of_payload;
@@ -161,8 +171,9 @@ impl Input {
         let mut chunk = kept.filter(|_| alone).unwrap_or_else(|| self.pool.take(self.size));
         let Some(bytes) = Chunk::alone(&mut chunk) else { return Ok(0) };
         let n = if self.head_len > 0 {
-            let rest = HEAD - self.head_len;
-            let mut pieces = [IoSliceMut::new(&mut self.head[self.head_len..]), IoSliceMut::new(bytes)];
+            let rest = self.head_size - self.head_len;
+            let head = &mut self.head[self.head_len..self.head_size];
+            let mut pieces = [IoSliceMut::new(head), IoSliceMut::new(bytes)];
             let n = readv(fd, &mut pieces)?;
             self.head_len += n.min(rest);
             self.end = n.saturating_sub(rest);
@@ -195,8 +206,8 @@ impl Input {
             waiting
         } else {
             let header = self.header()?;
-            let Some(request) = Request::parse(&header) else { return Some(Incoming::Garbage) };
-            if !drainable(&request) {
+            let Some(request) = session.parse(&header) else { return Some(Incoming::Garbage) };
+            if !drainable(&request, session.extended) {
                 return Some(Incoming::Garbage);
             }
             (request, check(&request, session))
@@ -206,7 +217,7 @@ impl Input {
             self.waiting = Some((request, legal));
             return Some(Incoming::NoRoom);
         }
-        let payload = payload_len(&request);
+        let payload = payload_len(&request, session.extended);
         self.lean = payload >= u64::from(LEAN);
         match legal {
             Err(errno) => {
@@ -219,20 +230,21 @@ impl Input {
         }
     }
 
-    /// A whole header, from the buffer or put together.
+    /// A whole header, from the buffer or put together; behind a short one stands nothing of meaning.
     fn header(&mut self) -> Option<[u8; HEAD]> {
         let chunk = self.chunk.as_ref().map_or(&[][..], |chunk| &chunk.bytes()[self.start..self.end]);
-        if self.head_len == 0
-            && let Some(header) = chunk.first_chunk::<HEAD>()
-        {
-            self.start += HEAD;
-            return Some(*header);
+        let size = self.head_size;
+        if self.head_len == 0 && chunk.len() >= size {
+            let mut header = [0; HEAD];
+            header[..size].copy_from_slice(&chunk[..size]);
+            self.start += size;
+            return Some(header);
         }
-        let taken = chunk.len().min(HEAD - self.head_len);
+        let taken = chunk.len().min(size - self.head_len);
         self.head[self.head_len..self.head_len + taken].copy_from_slice(&chunk[..taken]);
         self.head_len += taken;
         self.start += taken;
-        if self.head_len < HEAD {
+        if self.head_len < size {
             return None;
         }
         self.head_len = 0;
@@ -274,9 +286,11 @@ impl Input {
 /// Bytes that a legal request and its reply take: buffers are powers of two.
 fn cost(request: &Request, session: &Session) -> u32 {
     match request.command {
-        Command::Read | Command::Write => request.length.next_power_of_two(),
+        // Both are legal: at most the largest payload.
+        Command::Read | Command::Write => (request.length as u32).next_power_of_two(),
         Command::BlockStatus if !request.flags.has(CommandFlags::REQ_ONE) => {
-            8 * limits::NBD_EXTENTS as u32 * session.contexts.len() as u32
+            let each = if session.extended { 16 } else { 8 };
+            each * limits::NBD_EXTENTS as u32 * session.contexts.len() as u32
         }
         _ => 0,
     }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 
 fn session() -> Session {
     Session {
+        extended: false,
         export: "v".to_owned(),
         info: ExportInfo {
             size: 1 << 40,
@@ -24,7 +25,7 @@ fn session() -> Session {
 }
 
 fn request(command: Command, cookie: u64, offset: u64, length: u32) -> Request {
-    Request { flags: CommandFlags::NONE, command, cookie, offset, length }
+    Request { flags: CommandFlags::NONE, command, cookie, offset, length: length.into() }
 }
 
 fn fill(cookie: u64, len: u32) -> Vec<u8> {

@@ -38,6 +38,7 @@ pub(super) struct Link {
     interest: EventFlags,
     flags: TransmissionFlags,
     structured: bool,
+    extended: bool,
     max_payload: u64,
     min_block: u64,
     parser: ReplyParser,
@@ -81,6 +82,8 @@ enum What {
 #[derive(Debug)]
 struct Asked {
     op: u64,
+    /// As it was asked.
+    offset: u64,
     expect: Expect,
 }
 
@@ -127,9 +130,10 @@ impl Link {
             interest: EventFlags::empty(),
             flags: info.flags,
             structured: info.structured,
+            extended: info.extended,
             max_payload: u64::from(info.max_payload.max(1)),
             min_block: u64::from(info.min_block.max(1)),
-            parser: ReplyParser::new(info.structured),
+            parser: ReplyParser::of(info),
             ops: Slab::default(),
             asked: HashMap::default(),
             next_cookie,
@@ -258,7 +262,7 @@ impl Link {
                 What::Flush => (Command::Flush, CommandFlags::NONE),
             };
             let cookie = self.ask(command, flags, range);
-            self.asked.insert(cookie, Asked { op: key, expect });
+            self.asked.insert(cookie, Asked { op: key, offset: range.offset, expect });
             if let Some(payload) = payload {
                 self.out.data(payload);
             }
@@ -268,8 +272,15 @@ impl Link {
     fn ask(&mut self, command: Command, flags: CommandFlags, range: ByteRange) -> u64 {
         let cookie = self.next_cookie;
         self.next_cookie += 1;
-        let request = Request { flags, command, cookie, offset: range.offset, length: range.len as u32 };
-        self.out.head(|out| out.extend_from_slice(&request.encode()));
+        let mut request = Request { flags, command, cookie, offset: range.offset, length: range.len };
+        if self.extended {
+            if command == Command::Write {
+                request.flags = flags.with(CommandFlags::PAYLOAD_LEN);
+            }
+            self.out.head(|out| out.extend_from_slice(&request.encode_extended()));
+        } else {
+            self.out.head(|out| out.extend_from_slice(&request.encode()));
+        }
         cookie
     }
 
@@ -314,7 +325,12 @@ impl Link {
         if self.buffer.len() < self.start + wanted {
             self.buffer.resize(self.start + wanted, 0);
         }
-        let header = wanted.max(if self.structured { 28 } else { 16 });
+        // The header, and the offset of a data chunk.
+        let header = wanted.max(match (self.extended, self.structured) {
+            (true, _) => 40,
+            (false, true) => 28,
+            (false, false) => 16,
+        });
         let until = if self.lean { (self.start + header).max(self.end + 1) } else { self.buffer.len() };
         let until = until.min(self.buffer.len());
         let buffer = &mut self.buffer[self.end..until];
@@ -360,6 +376,9 @@ impl Link {
             ended.push(Ended { io: STRAY, result: Ok(()), data: None });
             return Ok(());
         };
+        if self.parser.echo().is_some_and(|echo| echo != asked.offset) {
+            return Err(lost("the server answered with another offset than it was asked"));
+        }
         let op = asked.op;
         let (assembly, payload) = match &mut asked.expect {
             Expect::Plain(plain) => (plain.accept(reply)?, None),

@@ -141,7 +141,7 @@ impl RemoteLeg {
         self.state = State::Opening(Box::new(Opening {
             fd,
             connected: false,
-            machine: ClientHandshake::new(options),
+            machine: ClientHandshake::extended(options),
             unsent: Vec::new(),
             deadline_ms,
         }));
@@ -287,6 +287,7 @@ mod tests {
             size,
             flags,
             structured: true,
+            extended: false,
             contexts: Vec::new(),
             min_block,
             preferred_block: 4096,
