@@ -8,6 +8,15 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Ends the load when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Follows a tree under load for some seconds, with a dump every now and then, and judges after a last one.
 fn followed(kind: &str) {
     if !need(&TOOLS) {
@@ -22,6 +31,8 @@ fn followed(kind: &str) {
     let end = AtomicBool::new(false);
     let (mut rounds, mut scans) = (0, 0);
     std::thread::scope(|scope| {
+        // Also when this thread panics: the workers are waited for.
+        let over = Over(&end);
         for worker in 0..2 {
             let (end, dir) = (&end, root.join(format!("load{worker}")));
             fs::create_dir(&dir).expect("mkdir");
@@ -44,7 +55,7 @@ fn followed(kind: &str) {
             rounds += 1;
             std::thread::sleep(Duration::from_millis(300));
         }
-        end.store(true, Ordering::Relaxed);
+        drop(over);
     });
     let last = round(&pair);
     pair.judge(&format!("{kind}, after {rounds} rounds, {scans} of them scans, {last:?}"));

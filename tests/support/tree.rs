@@ -195,6 +195,11 @@ fn writing(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().write(true), path)
 }
 
+/// What has this name may be a pipe by now.
+fn fill(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    open(OpenOptions::new().write(true).create(true).truncate(true), path)?.write_all_at(bytes, 0)
+}
+
 fn create(path: &Path, random: &mut Random) -> io::Result<()> {
     let file = open(OpenOptions::new().write(true).create(true).truncate(true), path)?;
     file.write_all_at(&bytes(random, 300_000), 0)
@@ -327,12 +332,12 @@ fn cycle(files: &[PathBuf], random: &mut Random) -> io::Result<()> {
 fn wide(dir: &Path, random: &mut Random) -> io::Result<()> {
     let below = dir.join(format!("wide{}", random.below(3)));
     fs::create_dir_all(&below)?;
-    (0..120).try_for_each(|at| fs::write(below.join(format!("{at}")), [at; 3]))
+    (0..120).try_for_each(|at| fill(&below.join(format!("{at}")), &[at; 3]))
 }
 
 fn deep(dir: &Path, random: &mut Random) -> io::Result<()> {
     let depth = random.below(12);
     let below = (0..depth).fold(dir.to_owned(), |path, _| path.join("deep"));
     fs::create_dir_all(&below)?;
-    fs::write(below.join("bottom"), bytes(random, 5000))
+    fill(&below.join("bottom"), &bytes(random, 5000))
 }
