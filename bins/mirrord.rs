@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
-use mirror::cli::admin::{LegVerb, leg};
+use mirror::cli::admin::{LegVerb, leg, resize};
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
@@ -91,6 +91,17 @@ enum Verb {
     Pause(MaybeLeg),
     /// Let copies go on
     Resume(MaybeLeg),
+    /// Make a volume larger; its legs have been extended before
+    Resize {
+        /// Which volume
+        name: Name,
+        /// Its new size
+        #[arg(value_parser = value::size, required_unless_present = "grow", conflicts_with = "grow")]
+        size: Option<u64>,
+        /// As large as its smallest leg
+        #[arg(long)]
+        grow: bool,
+    },
     /// Trackers: what changed since a moment, for backups and further copies
     #[command(subcommand)]
     Tracker(Tracker),
@@ -166,6 +177,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Check(_) => {}
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
         Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
+        Verb::Resize { name, size, .. } => resize(&name, size, cli.quiet)?,
         Verb::Tracker(action) => match action {
             Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,
             Tracker::Remove(args) => {

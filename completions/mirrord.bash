@@ -34,6 +34,9 @@ _mirrord() {
             mirrord,pause)
                 cmd="mirrord__subcmd__pause"
                 ;;
+            mirrord,resize)
+                cmd="mirrord__subcmd__resize"
+                ;;
             mirrord,resume)
                 cmd="mirrord__subcmd__resume"
                 ;;
@@ -92,7 +95,7 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync pause resume tracker check-config"
+            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync pause resume resize tracker check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -349,6 +352,20 @@ _mirrord() {
             ;;
         mirrord__subcmd__pause)
             opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__resize)
+            opts="-q -h --grow --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -37,6 +37,7 @@ complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "leg" -d 'Add, remov
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resync" -d 'Copy what is missing to a leg, or to all that miss something'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "pause" -d 'Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resume" -d 'Let copies go on'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resize" -d 'Make a volume larger; its legs have been extended before'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "tracker" -d 'Trackers: what changed since a moment, for backups and further copies'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "check-config" -d 'Check a configuration file: silence and 0 when it is right'
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l size -d 'Size of the volume' -r
@@ -129,6 +130,9 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand pause" -s q -l quiet -d 
 complete -c mirrord -n "__fish_mirrord_using_subcommand pause" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resume" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resume" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -l grow -d 'As large as its smallest leg'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand tracker; and not __fish_seen_subcommand_from add remove ls" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand tracker; and not __fish_seen_subcommand_from add remove ls" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand tracker; and not __fish_seen_subcommand_from add remove ls" -f -a "add" -d 'From now on it marks what changes'

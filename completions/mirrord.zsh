@@ -264,6 +264,17 @@ _arguments "${_arguments_options[@]}" : \
 '::leg -- Which leg; without it all legs:_default' \
 && ret=0
 ;;
+(resize)
+_arguments "${_arguments_options[@]}" : \
+'--grow[As large as its smallest leg]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::size -- Its new size:_default' \
+&& ret=0
+;;
 (tracker)
 _arguments "${_arguments_options[@]}" : \
 '-q[Say nothing that is not asked for, except errors]' \
@@ -342,6 +353,7 @@ _mirrord_commands() {
 'resync:Copy what is missing to a leg, or to all that miss something' \
 'pause:Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends' \
 'resume:Let copies go on' \
+'resize:Make a volume larger; its legs have been extended before' \
 'tracker:Trackers\: what changed since a moment, for backups and further copies' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
     )
@@ -425,6 +437,11 @@ _mirrord__subcmd__leg__subcmd__set_commands() {
 _mirrord__subcmd__pause_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord pause commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__resize_commands] )) ||
+_mirrord__subcmd__resize_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord resize commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__resume_commands] )) ||
 _mirrord__subcmd__resume_commands() {

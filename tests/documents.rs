@@ -12,6 +12,9 @@ mod cfor_log;
 #[path = "../bins/dirtymap.rs"]
 #[allow(dead_code)]
 mod dirtymap;
+#[path = "../bins/mirror-sync.rs"]
+#[allow(dead_code)]
+mod mirror_sync;
 #[path = "../bins/mirrord.rs"]
 #[allow(dead_code)]
 mod mirrord;
@@ -21,6 +24,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     let all = vec![
         ("cfor-log", cfor_log::Cli::command()),
         ("dirtymap", dirtymap::Cli::command()),
+        ("mirror-sync", mirror_sync::Cli::command()),
         ("mirrord", mirrord::Cli::command()),
     ];
     assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), bins(), "every program is documented");

@@ -26,5 +26,9 @@ mod readme; // what a newcomer types first: quickstart, the session of the READM
 mod reload; // the configuration read again while the volume is served; what systemd hears
 mod soak; // long runs under load, of which CI makes a short one each
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
+mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told
+mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed
+mod sync_delta; // deltas made, sent, applied, staged, rolled back
+mod sync_tracker; // increments from a tracker of a running volume
 mod tidy; // floors, sizes, banned words
 mod trackers; // what changed since a moment: kept, shown, rotated under load and under kills

@@ -16,7 +16,7 @@ pub struct Load {
 
 impl Load {
     /// Requests a second that this server answers, over so many seconds.
-    pub fn run(self, uri: &str, mib: u64, seconds: u64) -> f64 {
+    pub fn run(self, uri: &str, mib: u64, seconds: u32) -> f64 {
         let Self { pattern, block, depth } = self;
         let args = [
             // The engine comes before its options.
@@ -33,7 +33,7 @@ impl Load {
             "--randrepeat=1".to_owned(),
             "--output-format=json".to_owned(),
         ];
-        let out = Tool::new("fio").args(&args).limit(Duration::from_secs(seconds + 60)).run().expect(0);
+        let out = Tool::new("fio").args(&args).limit(Duration::from_secs(u64::from(seconds) + 60)).run().expect(0);
         // What it says before the report is not JSON.
         let json = out.stdout.find('{').map_or("", |at| &out.stdout[at..]);
         let report: serde_json::Value =

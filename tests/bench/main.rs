@@ -31,7 +31,7 @@ pub struct Options {
     only: String,
     /// Length of a run, in seconds
     #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    seconds: u32,
     /// Runs of each side of a row, in turn
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -56,7 +56,9 @@ fn main() {
     let options = Options::parse();
     let rows: Vec<_> = rows::all().into_iter().filter(|row| row.name.contains(&options.only)).collect();
     if options.list {
-        rows.iter().for_each(|row| println!("{}", row.name));
+        for row in &rows {
+            println!("{}", row.name);
+        }
         return;
     }
     if rows.is_empty() {
@@ -64,7 +66,9 @@ fn main() {
         std::process::exit(2);
     }
     if options.profile {
-        rows.iter().for_each(|row| profile::show(row, &options));
+        for row in &rows {
+            profile::show(row, &options);
+        }
         return;
     }
     table::head(&options);

@@ -20,7 +20,7 @@ pub fn show(row: &Row, options: &Options) {
     let mut strace = Command::new("strace");
     strace.args(["-c", "-f", "-q", "-o"]).arg(&counts).args(["-p", &pid]).stderr(Stdio::null());
     let mut strace = strace.spawn().unwrap_or_else(|e| panic!("strace: {e}"));
-    let requests = load() * options.seconds as f64;
+    let requests = load() * f64::from(options.seconds);
     run("kill", &["-INT", &strace.id().to_string()]).expect(0);
     strace.wait().expect("strace");
     println!("system calls over {requests:.0} requests:");

@@ -262,3 +262,7 @@ pub const REMOTE_ANSWER_MS: u64 = 120_000;
 pub const REMOTE_LONG_MS: u64 = 1_800_000;
 /// Longest wait for the answer to a request that goes through a whole tree, in milliseconds: a day.
 pub const REMOTE_TREE_MS: u64 = 86_400_000;
+/// Most requests in flight, and most connections, of one copy: each may be a thread with a buffer of its own.
+pub const SYNC_DEPTH: usize = 128;
+/// Most bytes of data in one record of a delta, and in its packed form.
+pub const DELTA_RECORD: usize = 4 << 20;

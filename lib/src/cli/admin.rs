@@ -130,6 +130,23 @@ pub fn leg(verb: LegVerb, quiet: bool) -> Result<()> {
     }
 }
 
+/// `mirrord resize`
+pub fn resize(name: &Name, size: Option<u64>, quiet: bool) -> Result<()> {
+    let dir = StateDir::from_environment()?.volume(name);
+    let served = is_served(&dir)?;
+    let size = if served {
+        request(&dir, &Request::Resize { size })?;
+        client::status(&dir, REPLY)?.size
+    } else {
+        offline::resize(&dir, size)?
+    };
+    if !quiet {
+        let clients = if served { "; clients see it when they connect again" } else { "" };
+        output::tell(&format!("mirrord: {name}: it has {size} bytes{clients}\n"));
+    }
+    Ok(())
+}
+
 fn plain(dir: &VolumeDir, action: LegAction, leg: Name) -> Result<()> {
     request(dir, &Request::Leg { action, leg })
 }

@@ -3,11 +3,12 @@
 use super::{output, run};
 use crate::base::{Class, Error};
 use clap::error::ErrorKind;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Reads the command line. The error is the exit status after help, version or a usage error was told.
-pub fn parse<T: clap::Parser>(tool: &str) -> Result<T, ExitCode> {
-    T::try_parse().map_err(|error| match error.kind() {
+pub fn parse_from<T: clap::Parser>(tool: &str, words: Vec<OsString>) -> Result<T, ExitCode> {
+    T::try_parse_from(words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let text = error.render().to_string();
             run::run(tool, || Ok(output::print(&text)?))

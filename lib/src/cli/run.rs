@@ -7,8 +7,17 @@ use std::process::ExitCode;
 
 /// The whole life of a program: reads the command line, runs `body`, says what went wrong.
 pub fn main<T: clap::Parser>(tool: &'static str, body: impl FnOnce(T) -> anyhow::Result<()>) -> ExitCode {
+    main_with(tool, std::env::args_os().collect(), body)
+}
+
+/// The same with words that were prepared: the first is the program's own name.
+pub fn main_with<T: clap::Parser>(
+    tool: &'static str,
+    words: Vec<std::ffi::OsString>,
+    body: impl FnOnce(T) -> anyhow::Result<()>,
+) -> ExitCode {
     catch_panics(tool, Class::Internal.exit_code());
-    match parse::parse::<T>(tool) {
+    match parse::parse_from::<T>(tool, words) {
         Ok(args) => run(tool, || body(args)),
         Err(code) => code,
     }

@@ -42,6 +42,8 @@ pub enum EventKind {
     Elected,
     /// A flush of a leg failed.
     FlushFailed,
+    /// The volume has another size.
+    Resized,
     /// Nothing of a resync is answered any more.
     Stalled,
     /// A resync that had stalled moves again.

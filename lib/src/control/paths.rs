@@ -7,6 +7,7 @@
 //!   volume.toml           its legs and options, written by `create`
 //!   LEG.record  LEG.map   record and map of each leg
 //!   NAME.tracker          the map of each tracker
+//!   resize                a growth that is under way
 //!   control.sock          the control socket
 //!   nbd.sock              the listener when no other was asked for
 //!   lock  mirrord.pid     held and written by the daemon
@@ -140,6 +141,11 @@ impl VolumeDir {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// `resize`: a growth that is under way.
+    pub fn resize(&self) -> PathBuf {
+        self.path.join("resize")
     }
 
     /// `lock`

@@ -52,6 +52,12 @@ pub enum Request {
         /// `key=value` of the LEG grammar, and `device=`.
         set: Vec<String>,
     },
+    /// The volume grows.
+    Resize {
+        /// To so many bytes; to the smallest leg, if none are named.
+        #[serde(default)]
+        size: Option<u64>,
+    },
     /// Copies to a leg, or to all legs, wait until `resume`, or until the daemon ends.
     Pause {
         /// Which leg; all, if none is named.

@@ -253,6 +253,25 @@ impl Manifest {
         Err(Error::new(Class::Damaged, text))
     }
 
+    /// The digests of some blocks, each group of them checked against its node.
+    pub fn leaves(&self, blocks: Range<u64>) -> Result<Vec<Digest>> {
+        let mut leaves = Vec::with_capacity((blocks.end - blocks.start) as usize);
+        if self.levels.len() == 1 {
+            leaves.push(self.root()?);
+            return Ok(leaves);
+        }
+        let mut at = blocks.start;
+        while at < blocks.end {
+            let node = at / FAN_OUT;
+            let (first, children) = self.children(1, node, &self.read(1, node..node + 1)?)?;
+            let end = blocks.end.min(first + FAN_OUT);
+            let bytes = &children[(at - first) as usize * 32..(end - first) as usize * 32];
+            leaves.extend_from_slice(bytes.as_chunks().0);
+            at = end;
+        }
+        Ok(leaves)
+    }
+
     /// Calls `take` with the digest of each block in order, every one checked up to the root.
     pub fn each(&self, take: &mut dyn FnMut(u64, &Digest) -> Result<()>) -> Result<()> {
         let top = self.levels.len() - 1;

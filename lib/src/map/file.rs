@@ -93,6 +93,36 @@ impl Seal {
             .map_err(|e| Error::io(self.path.display(), "giving it a new generation", e))
     }
 
+    /// The volume grows to `size` bytes, steps 1 and 2.
+    ///
+    /// 1. The file is made longer, its space allocated.
+    /// 2. The bits are mapped anew: whoever marks uses these marks from now on.
+    /// 3. The caller sets or clears the bits of the new area.
+    /// 4. [`Seal::finish_grow`]: bits synced, the header names the new size, synced.
+    ///
+    /// Recovery: before 4 the header names the old size, and what stands behind it is ignored; done again from 1.
+    pub fn begin_grow(&mut self, size: u64) -> Result<Marks> {
+        let object = self.path.display().to_string();
+        let identity = Identity { size, ..self.header.identity };
+        identity.check(&object)?;
+        let fail = |e: io::Error| Error::io(&object, "growing it", e);
+        let file = &self.store.slots.0;
+        allocate(file, identity.file_len().max(self.header.identity.file_len())).map_err(fail)?;
+        let bits = Mapping::new(file, BITS_AT, identity.bits_len()).map_err(fail)?;
+        Ok(Marks { bits, blocks: identity.blocks() })
+    }
+
+    /// Step 4 of [`Seal::begin_grow`].
+    pub fn finish_grow(&mut self, size: u64) -> Result<()> {
+        seal::finish_grow(&self.store, &mut self.header, size)
+            .map_err(|e| Error::io(self.path.display(), "growing it", e))
+    }
+
+    /// Bytes of the volume, as the header names them.
+    pub fn size(&self) -> u64 {
+        self.header.identity.size
+    }
+
     /// Ends the use: the map is closed cleanly ([`seal::close_clean`]). The marks are no longer used. On an
     /// error it stays as after a crash.
     pub fn close_clean(mut self) -> Result<()> {
@@ -272,6 +302,14 @@ impl MapFile {
     fn store_bits(&mut self, blocks: Range<u64>, value: bool) {
         debug_assert!(!self.seal.header.clean, "a map is changed outside its use");
         self.marks.store_bits(blocks, value);
+    }
+
+    /// The volume grows to `size` bytes; the blocks of `area` are missing or not. Outside its use
+    /// ([`Seal::begin_grow`] has the steps).
+    pub fn grow(&mut self, size: u64, area: Range<u64>, missing: bool) -> Result<()> {
+        self.marks = self.seal.begin_grow(size)?;
+        self.marks.store_bits(area, missing);
+        self.seal.finish_grow(size)
     }
 
     /// Parts a map in use: marks for the one who writes, the seal for the one who changes generations.

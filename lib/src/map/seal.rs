@@ -166,6 +166,14 @@ pub fn finish_relabel<S: SlotStore>(store: &S, header: &mut Header, current: Id)
     prepare_relabel(store, header, current, Id::NONE)
 }
 
+/// The last step of growing: the bits, which are those of the new size already, are synced, then the header.
+pub fn finish_grow<S: SlotStore>(store: &S, header: &mut Header, size: u64) -> io::Result<()> {
+    store.sync()?;
+    let mut new = header.clone();
+    new.identity.size = size;
+    put(store, header, new)
+}
+
 /// Writes and syncs a header; the one in memory changes only if that succeeded.
 fn put<S: SlotStore>(store: &S, header: &mut Header, new: Header) -> io::Result<()> {
     let bytes: [u8; HEADER_LEN] = new.encode();

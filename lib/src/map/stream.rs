@@ -132,6 +132,13 @@ impl MapReader {
         Ok(Self::new(name, header, Input::File { file, at: BITS_AT, hole_until: 0, data_until: 0 }))
     }
 
+    /// Reads a map file that the caller has locked.
+    pub(super) fn open_held(file: &File, name: &str) -> Result<Self> {
+        let header = super::file::read_header(file, name)?;
+        let file = file.try_clone().map_err(|e| Error::io(name, "opening it again", e))?;
+        Ok(Self::new(name.into(), header, Input::File { file, at: BITS_AT, hole_until: 0, data_until: 0 }))
+    }
+
     /// Reads a map from a stream; `name` stands in messages.
     pub fn stream(name: &str, mut stream: Box<dyn Read + Send>) -> Result<Self> {
         let mut bytes = [0; BITS_AT as usize];

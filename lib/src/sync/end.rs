@@ -125,6 +125,12 @@ pub trait End: Send + Sync + Debug {
         None
     }
 
+    /// Bytes that went out to the other side and came in from it, headers and all; `None` where there is no wire
+    /// or nobody counts.
+    fn traffic(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Ends the use: says goodbye, stops helpers, waits for them within the deadline. Does **not** flush. An end
     /// that is dropped without it lets go as well, without a goodbye.
     fn close(self: Box<Self>) -> Result<()> {

@@ -126,6 +126,16 @@ fn size_of(device: &LegDevice) -> Result<u64> {
     }
 }
 
+/// Bytes of a leg now, whoever uses it.
+pub(super) fn present_size(leg: &LegSpec) -> Result<u64> {
+    match &leg.device {
+        LegDevice::File(path) => std::fs::File::open(path)
+            .and_then(|mut file| std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)))
+            .map_err(|e| Error::io(path.display(), "reading its size", e)),
+        LegDevice::Nbd(uri) => Ok(probe(uri, leg.timeout_ms)?.0),
+    }
+}
+
 /// Size and flags of an NBD export.
 fn probe(uri: &str, timeout_ms: u64) -> Result<(u64, TransmissionFlags)> {
     let parsed: NbdUri = uri.parse()?;

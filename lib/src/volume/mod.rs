@@ -8,6 +8,7 @@ mod members;
 mod metrics;
 pub mod offline;
 pub mod options;
+mod resize;
 mod serve;
 mod state;
 pub mod trackers;

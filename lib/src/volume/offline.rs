@@ -1,6 +1,7 @@
 //! The same for a volume that nobody serves: under its lock, with its records open.
 
 use super::members::{self, through};
+use super::resize;
 use super::state::{self, Records};
 use crate::base::{Class, Error, Name, Result};
 use crate::config::VolumeConfig;
@@ -96,6 +97,33 @@ pub fn set(dir: &VolumeDir, name: &Name, pairs: &[String]) -> Result<()> {
     let held = hold(dir)?;
     let leg = held.leg(dir, name)?;
     members::set(dir, &members::set_over(&held.config.legs[leg], pairs)?)
+}
+
+/// `resize`: to `to` bytes, or to the smallest leg. The new size.
+pub fn resize(dir: &VolumeDir, to: Option<u64>) -> Result<u64> {
+    let mut held = hold(dir)?;
+    if let Some(growth) = resize::pending(dir)? {
+        resize::go_on(dir, &mut held.records, &growth, &mut through)?;
+    }
+    let size = held.records.records.first().map_or(0, |record| record.size);
+    let mut legs = Vec::new();
+    for (at, leg) in held.config.legs.iter().enumerate() {
+        let record = held.records.leg_record(at);
+        if !record.detached && !record.failed {
+            legs.push((leg.name.clone(), super::create::check_leg(leg)?.size));
+        }
+    }
+    let to = resize::fitting(dir.name(), size, to, &legs)?;
+    let Some(source) = held.records.reference() else {
+        let text = format!("{}: resizing it: no leg is in sync", dir.name());
+        return Err(Error::new(Class::Refused, text).hint(format!("mirrord serve {}", dir.name())));
+    };
+    let growth = resize::Growth::new(dir.name(), size, to, &held.records.records[source].name)?;
+    if growth.to > growth.from {
+        resize::announce(dir, &growth)?;
+        resize::go_on(dir, &mut held.records, &growth, &mut through)?;
+    }
+    Ok(to)
 }
 
 /// `leg reset`

@@ -52,6 +52,26 @@ impl MapHandle {
         lock(&self.marks).store(set);
     }
 
+    /// Has space for the map of a volume of so many bytes. Changes nothing else.
+    pub(crate) fn make_room(&self, size: u64) -> Result<()> {
+        self.seal().begin_grow(size).map(drop)
+    }
+
+    /// The volume grows: the blocks of `area` are missing or not. Marks go on meanwhile. Takes long: only for workers.
+    pub(crate) fn grow(&self, size: u64, area: Range<u64>, missing: bool) -> Result<()> {
+        let mut seal = self.seal();
+        {
+            let mut marks = lock(&self.marks);
+            *marks = seal.begin_grow(size)?;
+            if missing {
+                marks.mark(area);
+            } else {
+                marks.clear(area);
+            }
+        }
+        seal.finish_grow(size)
+    }
+
     /// The seal, for a change of generation. Takes long: only for workers.
     fn seal(&self) -> MutexGuard<'_, Seal> {
         lock(&self.seal)

@@ -11,7 +11,7 @@ pub use args::{
     RangeText, ResizeArgs, RotateArgs, ShiftArgs, ShowArgs, SizeArgs, StatArgs,
 };
 pub use digest::{diff, digest};
-pub use open::{Named, open_map};
+pub use open::{Named, fetch as fetch_context, open_map};
 pub use rotate::rotate;
 pub use show::{check, show, sizes, stat};
 

@@ -5,7 +5,7 @@ use crate::device::{FileDevice, check_not_in_use};
 use crate::sync::end::{End, Facts, Opening, Piece};
 use rustix::io::Errno;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +18,10 @@ const EXTENTS: usize = 4096;
 pub struct FileEnd {
     file: FileDevice,
     facts: Facts,
-    /// Why nothing more can be written, or nothing that was written is durable.
-    gone: OnceLock<Error>,
+    /// Why nothing that was written is known to be durable.
+    lost: OnceLock<Error>,
+    /// Why nothing more can be written; what was written is there.
+    full: OnceLock<Error>,
     /// What lies before this, from where it was last looked at, is data: some file systems look at every page up
     /// to the next hole, so they are not asked twice.
     data_from: AtomicU64,
@@ -43,16 +45,10 @@ impl FileEnd {
                 _ => error,
             })?,
         };
-        let data = std::fs::metadata(path).map_err(|e| Error::io(path.display(), "reading its type", e))?;
-        let identity = if file.is_block() {
-            format!("dev:{}:{}", rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()))
-        } else {
-            format!("inode:{}:{}", data.dev(), data.ino())
-        };
         let facts = Facts {
             name: path.display().to_string(),
             size: file.size(),
-            identity: Some(identity),
+            identity: Self::identity_of(path),
             read_only: opening.write && is_read_only(&file),
             live: in_use.is_some() || opening.live,
             in_use,
@@ -65,7 +61,18 @@ impl FileEnd {
             lanes: opening.depth,
         };
         let (data_from, data_until) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { file, facts, gone: OnceLock::new(), data_from, data_until })
+        let (lost, full) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { file, facts, lost, full, data_from, data_until })
+    }
+
+    /// What [`Facts::identity`] will be, without opening it; `None` if it is not there.
+    pub fn identity_of(path: &Path) -> Option<String> {
+        let data = std::fs::metadata(path).ok()?;
+        Some(if data.file_type().is_block_device() {
+            format!("dev:{}:{}", rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()))
+        } else {
+            format!("inode:{}:{}", data.dev(), data.ino())
+        })
     }
 
     fn failed(&self, doing: &str, range: ByteRange, error: io::Error) -> Error {
@@ -73,7 +80,7 @@ impl FileEnd {
         let error = Error::io(&self.facts.name, &format!("{doing} {range}"), error);
         if full {
             // The next write would fail as well.
-            let _ = self.gone.set(error.clone());
+            let _ = self.full.set(error.clone());
         }
         error
     }
@@ -114,13 +121,13 @@ impl End for FileEnd {
     }
 
     fn flush(&self) -> Result<()> {
-        if let Some(error) = self.gone() {
-            return Err(error);
+        if let Some(error) = self.lost.get() {
+            return Err(error.clone());
         }
         self.file.sync().map_err(|e| {
             let error = Error::io(&self.facts.name, "flushing", e);
             // A later sync would succeed and say nothing about what this one has lost (fsync(2)).
-            let _ = self.gone.set(error.clone());
+            let _ = self.lost.set(error.clone());
             error
         })
     }
@@ -158,6 +165,6 @@ impl End for FileEnd {
     }
 
     fn gone(&self) -> Option<Error> {
-        self.gone.get().cloned()
+        self.lost.get().or(self.full.get()).cloned()
     }
 }

@@ -26,7 +26,12 @@ pub struct NbdEnd {
     next: AtomicUsize,
     facts: Facts,
     contexts: bool,
-    gone: OnceLock<Error>,
+    /// Why nothing that was written is known to be durable.
+    lost: OnceLock<Error>,
+    /// Why nothing more can be written; what was written is there.
+    full: OnceLock<Error>,
+    /// What messages call it, where that is not what it is called here.
+    called: Option<String>,
     /// The server, where it was started for this copy; ends after the connections.
     _server: Option<Started>,
 }
@@ -85,8 +90,10 @@ impl NbdEnd {
             lanes: opening.depth,
         };
         let contexts = facts.tells_zeroes;
-        let (next, gone) = (AtomicUsize::new(0), OnceLock::new());
-        Ok(Self { connections, next, facts, contexts, gone, _server: server })
+        let (lost, full) = (OnceLock::new(), OnceLock::new());
+        let called = server.is_some().then(|| uri.to_string());
+        let next = AtomicUsize::new(0);
+        Ok(Self { connections, next, facts, contexts, lost, full, called, _server: server })
     }
 
     /// The connection for the next request: in turn.
@@ -98,17 +105,24 @@ impl NbdEnd {
     /// What one connection says counts for all: writes that were acknowledged over a connection that is lost are
     /// not covered by a flush of another.
     fn seen(&self, connection: &Pipelined, error: Error) -> Error {
+        let error = match &self.called {
+            Some(called) => Error { message: error.message.replacen(called, &self.facts.name, 1), ..error },
+            None => error,
+        };
         if let Some(broken) = connection.broken() {
             let name = &self.facts.name;
-            let _ = self.gone.set(Error::new(broken.class, format!("{name}: {}", broken.message)));
+            let _ = self.lost.set(Error::new(broken.class, format!("{name}: {}", broken.message)));
         } else if error.message.ends_with("no space left") {
-            let _ = self.gone.set(error.clone());
+            let _ = self.full.set(error.clone());
         }
         error
     }
 
     fn usable(&self) -> Result<()> {
-        self.gone().map_or(Ok(()), Err)
+        match self.lost.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -158,7 +172,7 @@ impl End for NbdEnd {
         }
         done.inspect_err(|error| {
             // Whatever a later flush says, what this one did not cover is not known to be durable.
-            let _ = self.gone.set(error.clone());
+            let _ = self.lost.set(error.clone());
         })
     }
 
@@ -185,7 +199,7 @@ impl End for NbdEnd {
     }
 
     fn gone(&self) -> Option<Error> {
-        if let Some(error) = self.gone.get() {
+        if let Some(error) = self.lost.get().or(self.full.get()) {
             return Some(error.clone());
         }
         let broken = self.connections.iter().find_map(Pipelined::broken)?;

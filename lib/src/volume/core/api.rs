@@ -201,6 +201,14 @@ pub enum Command {
         /// What is connected is not it any more.
         moved: bool,
     },
+    /// The volume has grown: the maps have room, and say that the new area is missing on all legs but the source.
+    /// Answered when the leaving of the others is durable.
+    Grow {
+        /// In bytes, from now on.
+        size: u64,
+        /// The leg whose contents the new area has.
+        source: LegIx,
+    },
     /// Forget what is known of the contents of a leg, and its failures: everything is copied to it.
     Reset(LegIx),
     /// Something about a tracker; at any time.

@@ -25,6 +25,10 @@ impl Core {
                 Ok(()) => return,
                 refused => refused,
             },
+            Command::Grow { size, source } => match self.grow(id, size, source) {
+                Ok(()) => return,
+                refused => refused,
+            },
             Command::Forget(leg) => self.forget(leg),
             Command::Enlist { leg, config } => self.enlist(leg, config),
             Command::Set { leg, config, moved } => self.set(leg, config, moved),

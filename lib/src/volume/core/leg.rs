@@ -200,6 +200,15 @@ impl Leg {
         !self.config.flush_unsafe
     }
 
+    /// The volume has so many blocks from now on.
+    pub(super) fn grow(&mut self, blocks: u64) {
+        for set in
+            [&mut self.missing, &mut self.unflushed, &mut self.touched, &mut self.suspect, &mut self.copying]
+        {
+            set.grow(blocks);
+        }
+    }
+
     /// Puts blocks into *unflushed*; calls `new` for those that had no mark.
     pub(super) fn mark_unflushed(&mut self, blocks: Range<u64>, now_ms: u64, mut new: impl FnMut(u64)) {
         for block in blocks {

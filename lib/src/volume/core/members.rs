@@ -15,13 +15,18 @@ impl Core {
     /// Step 1 of a removal: out, durably. Whoever asked is answered then; an error leaves the leg detached.
     pub(super) fn retire(&mut self, id: u64, ix: LegIx) -> Result<(), &'static str> {
         self.take_out(ix, LegState::Detached)?;
+        self.answer_when_durable(id);
+        Ok(())
+    }
+
+    /// A command is answered when the present state is durable.
+    pub(super) fn answer_when_durable(&mut self, id: u64) {
         if self.persist.settled() {
             self.out.push(Action::Answer { id, result: Ok(()) });
         } else {
             let seq = self.persist.wanted();
             self.persist.owed.push((id, seq));
         }
-        Ok(())
     }
 
     /// The last step: nothing is marked for it any more. Only for a leg that was retired.

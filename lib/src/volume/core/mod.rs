@@ -13,6 +13,7 @@
 pub mod api;
 mod command;
 mod flush;
+mod grow;
 mod halt;
 mod leg;
 mod members;

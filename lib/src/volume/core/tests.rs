@@ -562,3 +562,50 @@ fn a_leg_that_is_reset_is_marked_whole_before_it_may_be_written_again() {
     rig.step(Event::Command { id: 2, command: Command::Reset(0) });
     assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 2, result: Err(_) })));
 }
+
+#[test]
+fn what_is_new_is_missing_everywhere_but_on_the_source_and_nobody_else_stays_in_the_set() {
+    let mut rig = Rig::pair();
+    rig.core.config.size = SIZE - 1000;
+    let grown = SIZE + 3 * BLOCK;
+    rig.step(Event::Command { id: 0, command: Command::Tracker { tracker: 0, ask: TrackerAsk::Add } });
+    rig.step(Event::Command { id: 1, command: Command::Grow { size: grown, source: 0 } });
+    assert_eq!((rig.missing(0), rig.missing(1)), (0, 4 * BLOCK), "the block at the old end too");
+    assert_eq!(rig.core.status().trackers[0].expect("tracker").dirty_bytes, 4 * BLOCK, "it has changed");
+    assert!(!rig.out.iter().any(|a| matches!(a, Action::Answer { id: 1, .. })), "not durable yet");
+    assert_eq!(rig.core.status().legs[1].state, LegState::Outdated);
+    rig.persisted();
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 1, result: Ok(()) })));
+    let token = rig.write(SIZE / BLOCK + 2);
+    rig.answer(0, "write", Ok(()));
+    assert_eq!(rig.replied(token), Some(Answer::Done), "the new area takes writes");
+    for (size, source) in [(SIZE, 0), (grown + BLOCK, 1)] {
+        rig.step(Event::Command { id: 2, command: Command::Grow { size, source } });
+        assert!(matches!(rig.out.last(), Some(Action::Answer { id: 2, result: Err(_) })));
+    }
+}
+
+#[test]
+fn a_copy_of_the_old_end_that_is_under_way_does_not_clear_the_block() {
+    let mut rig = target();
+    rig.core.config.size = SIZE - 1000;
+    rig.up(1);
+    rig.persisted();
+    let all: Vec<IoId> = (0..SIZE / limits::COPY_LEN).map_while(|_| rig.take(0, "read")).collect();
+    let mut copies = all;
+    while copies.len() < (SIZE / limits::COPY_LEN) as usize {
+        rig.finish(0, copies.remove(0), Ok(()));
+        rig.answer(1, "write", Ok(()));
+        copies.extend(rig.take(0, "read"));
+        if copies.len() < 8 {
+            break;
+        }
+    }
+    rig.step(Event::Command { id: 1, command: Command::Grow { size: SIZE, source: 0 } });
+    rig.core.legs[1].paused = true;
+    for io in copies {
+        rig.finish(0, io, Ok(()));
+        rig.answer(1, "write", Ok(()));
+    }
+    assert!(rig.core.legs[1].missing.contains(SIZE / BLOCK - 1), "its new part was not copied");
+}

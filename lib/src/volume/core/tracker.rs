@@ -44,6 +44,14 @@ impl Tracker {
         self.marks.insert(block) && !self.taken.as_ref().is_some_and(|taken| taken.contains(block))
     }
 
+    /// The volume has so many blocks from now on.
+    pub(super) fn grow(&mut self, blocks: u64) {
+        self.marks.grow(blocks);
+        if let Some(taken) = &mut self.taken {
+            taken.grow(blocks);
+        }
+    }
+
     fn give_back(&mut self) {
         if let Some(taken) = self.taken.take() {
             self.marks.union_with(&taken);

@@ -4,11 +4,13 @@
 use super::legs::{Slot, core_leg};
 use super::{Completion, Driver};
 use crate::base::{Class, Error, Id, Name, Result, limits};
-use crate::control::Reply;
+use crate::control::{EventKind, Reply};
 use crate::leg::LegSpec;
 use crate::map::MapFile;
 use crate::volume::core::{Command, Event as CoreEvent, LegIx, LegState};
 use crate::volume::members::{self, through};
+use crate::volume::options::ServeNotice;
+use crate::volume::resize::{self, Growth};
 use crate::volume::state::{self, MapHandle};
 use std::sync::{Arc, PoisonError};
 
@@ -37,6 +39,12 @@ enum Step {
     Setting(LegIx, LegSpec),
     /// The core takes them.
     Changing(LegIx, LegSpec),
+    /// A worker looks at the legs, announces the growth, and grows the maps; then the core grows.
+    Growing(Option<u64>),
+    /// The core grows, and other legs than the source leave, durably; then a worker writes the records.
+    Widening(Growth, LegIx),
+    /// A worker writes the records; then clients are offered the new size.
+    Recording(Growth),
 }
 
 /// What the worker of a task brought.
@@ -44,6 +52,8 @@ enum Step {
 pub(super) enum Brought {
     /// Nothing but the fact.
     Done,
+    /// The growth that has been prepared on disk; none if the volume has that size already.
+    Growth(Option<Growth>),
     /// A new leg's id, and its map in use.
     Leg(Id, MapHandle),
 }
@@ -135,6 +145,113 @@ impl Driver<'_> {
         self.begin(Some(key), step);
     }
 
+    /// `resize`
+    pub(super) fn resize(&mut self, key: u64, to: Option<u64>) {
+        let good = (0..self.legs.len()).filter(|&leg| self.core.leg_state(leg) == Some(LegState::UpToDate));
+        let good = good.count();
+        let step = self.serving_only().and_then(|()| {
+            if !self.changing.is_empty() {
+                let text = format!("{}: resizing it: its trackers are being changed", self.name);
+                return Err(Error::new(Class::Busy, text).hint(format!("mirrord tracker ls {}", self.name)));
+            }
+            if good > 1 && self.config.min_legs > 1 {
+                let least = self.config.min_legs;
+                let text = format!(
+                    "{}: resizing it: one leg is in sync until the others have the new area, min-legs is {least}: \
+                     writes would be refused",
+                    self.name
+                );
+                return Err(Error::new(Class::Refused, text)
+                    .hint(format!("stop it, and mirrord serve {} --min-legs 1", self.name)));
+            }
+            Ok(Step::Growing(to))
+        });
+        self.begin(Some(key), step);
+    }
+
+    /// Whether a growth is under way: maps and core may have different sizes.
+    pub(super) fn grows(&self) -> bool {
+        let step = self.task.as_ref().map(|task| &task.step);
+        matches!(step, Some(Step::Growing(_) | Step::Widening(..) | Step::Recording(_)))
+    }
+
+    /// Bytes that a leg must have to be taken: while the volume grows those that it is going to have.
+    pub(super) fn size_of_legs(&self) -> u64 {
+        match &self.task {
+            Some(Task { step: Step::Widening(growth, _) | Step::Recording(growth), .. }) => growth.to,
+            _ => self.size,
+        }
+    }
+
+    /// The leg whose contents the new area is to have, and all legs with what is known of their sizes.
+    fn survey(&self) -> (Option<LegIx>, Vec<(LegSpec, Option<u64>)>) {
+        let mut source: Option<LegIx> = None;
+        let mut legs = Vec::new();
+        for (leg, slot) in self.legs.iter().enumerate() {
+            let Some(state) = self.core.leg_state(leg) else { continue };
+            if matches!(state, LegState::Detached | LegState::Failed) {
+                continue;
+            }
+            let known = slot.present_size();
+            if state == LegState::UpToDate && slot.up {
+                let rank = |leg: LegIx| self.legs[leg].present_size();
+                source = source.filter(|&other| rank(other) >= known).or(Some(leg));
+            }
+            legs.push((slot.spec.clone(), known));
+        }
+        (source, legs)
+    }
+
+    /// The worker's part of a growth, steps 1 and 2 of `resize`.
+    fn prepare_growth(&self, asked: Option<u64>) -> impl FnOnce() -> Result<Option<Growth>> + Send + 'static {
+        let (dir, size, block) = (self.dir.clone(), self.size, self.config.map_block);
+        let (source, legs) = self.survey();
+        let source = source.map(|leg| self.legs[leg].spec.name.clone());
+        let of_legs = (self.legs.iter().zip(&self.maps))
+            .filter(|(slot, _)| !slot.gone)
+            .map(|(slot, map)| (map.clone(), Some(&slot.spec.name) == source.as_ref()));
+        // In a tracker the new area has changed.
+        let of_trackers = self.trackers.iter().flatten().map(|slot| (slot.map.clone(), false));
+        let maps: Vec<(MapHandle, bool)> = of_legs.chain(of_trackers).collect();
+        move || {
+            let name = dir.name();
+            let Some(source) = source else {
+                return Err(Error::new(
+                    Class::Refused,
+                    format!("{name}: resizing it: no good leg is connected"),
+                ));
+            };
+            let mut sizes = Vec::new();
+            for (leg, known) in legs {
+                // What is connected has a size; more than that is found out beside that connection.
+                let enough = known.filter(|known| asked.is_some_and(|asked| *known >= asked));
+                let found = match (enough, known) {
+                    (Some(size), _) => size,
+                    (None, known) => super::super::create::present_size(&leg).or_else(|e| known.ok_or(e))?,
+                };
+                sizes.push((leg.name.clone(), known, found));
+            }
+            let legs: Vec<(Name, u64)> =
+                sizes.iter().map(|(name, _, found)| (name.clone(), *found)).collect();
+            let to = resize::fitting(name, size, asked, &legs)?;
+            let seen = sizes.iter().find(|leg| leg.0 == source).and_then(|leg| leg.1);
+            if seen.is_none_or(|seen| seen < to) {
+                let text = format!(
+                    "{name}: resizing it: leg {source} is connected with its old size, and cannot be let go of"
+                );
+                return Err(Error::new(Class::Refused, text)
+                    .hint(format!("stop its mirrord, then mirrord resize {name} {to}")));
+            }
+            let growth = Growth::new(name, size, to, &source)?;
+            if growth.to == growth.from {
+                return Ok(None);
+            }
+            resize::announce(&dir, &growth)?;
+            resize::grow_maps(&dir, &maps, &growth, block)?;
+            Ok(Some(growth))
+        }
+    }
+
     /// A leg that replaces another one does so once it is UpToDate, or at once where the other has failed.
     pub(super) fn replace_legs(&mut self) {
         if self.task.is_some() || self.serving_only().is_err() || self.now_ms() < self.replace_at_ms {
@@ -189,6 +306,22 @@ impl Driver<'_> {
                 let command = Command::Set { leg: *leg, config: core_leg(spec), moved };
                 self.events.push(CoreEvent::Command { id: OF_TASK, command });
             }
+            Step::Growing(asked) => {
+                let prepare = self.prepare_growth(*asked);
+                self.workers.submit(move || Completion::Task { result: prepare().map(Brought::Growth) });
+            }
+            Step::Widening(growth, source) => {
+                let command = Command::Grow { size: growth.to, source: *source };
+                self.events.push(CoreEvent::Command { id: OF_TASK, command });
+            }
+            Step::Recording(growth) => {
+                let growth = growth.clone();
+                self.workers.submit(move || {
+                    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+                    let result = resize::record(&mut records, &growth).and_then(|()| resize::done(&dir));
+                    Completion::Task { result: result.map(|()| Brought::Done) }
+                });
+            }
             Step::Taking => {}
         }
     }
@@ -211,6 +344,19 @@ impl Driver<'_> {
                 Step::Taking
             }
             (Step::Setting(leg, spec), _) => Step::Changing(leg, spec),
+            (Step::Growing(_), Brought::Growth(None)) => return self.task_over(key, Ok(())),
+            (Step::Growing(_), Brought::Growth(Some(growth))) => {
+                let source = growth.source.parse().ok().and_then(|name| self.leg_named(&name));
+                Step::Widening(growth, source.unwrap_or(self.legs.len()))
+            }
+            (Step::Recording(growth), _) => {
+                self.size = growth.to;
+                let text =
+                    format!("the volume has {} bytes; clients see it when they connect again", growth.to);
+                self.event(EventKind::Resized, None, &text);
+                (self.notify)(ServeNotice::Note(text));
+                return self.task_over(key, Ok(()));
+            }
             (step, _) => step,
         };
         self.task = Some(Task { key, step: next });
@@ -235,6 +381,10 @@ impl Driver<'_> {
                 slot.moved |= spec.device != slot.spec.device;
                 slot.spec = spec;
                 self.task_over(key, Ok(()));
+            }
+            Step::Widening(growth, _) => {
+                self.task = Some(Task { key, step: Step::Recording(growth) });
+                self.go_on();
             }
             _ => self.task_over(key, Ok(())),
         }

@@ -181,6 +181,7 @@ impl Driver<'_> {
             Request::LegAdd { leg, replaces } => return self.add_leg(key, &leg, replaces),
             Request::LegRemove { leg } => return self.remove_leg(Some(key), &leg),
             Request::LegSet { leg, set } => return self.set_leg(key, &leg, &set),
+            Request::Resize { size } => return self.resize(key, size),
             Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),
             Request::Resume { leg } => return self.command_leg(key, leg, Command::Resume),
             Request::Tracker { action, tracker } => return self.ask_tracker(key, action, tracker),

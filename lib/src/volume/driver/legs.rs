@@ -57,6 +57,8 @@ pub(super) enum LegIo {
 /// What a leg offers to clients.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offer {
+    /// Bytes, when it was opened or connected.
+    pub(super) size: u64,
     pub(super) zeroes: bool,
     pub(super) fast_zero: bool,
     pub(super) min_block: u32,
@@ -90,6 +92,15 @@ impl Slot {
             last_in_sync: None,
             watch: Watch::default(),
         })
+    }
+
+    /// Bytes of what is connected; `None` if nothing is.
+    pub(super) fn present_size(&self) -> Option<u64> {
+        let offer = self.offer.filter(|_| self.up)?;
+        match &self.io {
+            LegIo::Local(local) => local.device()?.current_size().ok(),
+            LegIo::Remote(_) => Some(offer.size),
+        }
     }
 
     /// Whether a new leg may have its number: nothing of the old one is under way.
@@ -231,7 +242,7 @@ impl Driver<'_> {
 
     /// A local leg was opened, or not.
     pub(super) fn opened(&mut self, leg: LegIx, device: Result<FileDevice>) {
-        let size = self.size;
+        let size = self.size_of_legs();
         let slot = &mut self.legs[leg];
         let LegIo::Local(local) = &mut slot.io else { return };
         local.opening = false;
@@ -249,8 +260,13 @@ impl Driver<'_> {
         match fits {
             Ok(device) => {
                 let caps = local::caps(&device);
-                let offer =
-                    Offer { zeroes: true, fast_zero: caps.fast_zero, min_block: 1, preferred_block: 4096 };
+                let offer = Offer {
+                    size: device.size(),
+                    zeroes: true,
+                    fast_zero: caps.fast_zero,
+                    min_block: 1,
+                    preferred_block: 4096,
+                };
                 local.open(device);
                 self.up(leg, caps, offer);
             }
@@ -284,7 +300,7 @@ impl Driver<'_> {
     fn go_on_connecting(&mut self, leg: LegIx) {
         let now_ms = self.now_ms();
         let terms = Terms {
-            size: self.size,
+            size: self.size_of_legs(),
             min_block: self.promised_block.filter(|_| self.clients.len() > 0),
             flush_unsafe: self.legs[leg].spec.flush_unsafe,
         };
@@ -295,6 +311,7 @@ impl Driver<'_> {
             Step::Ready(info) => {
                 let caps = remote::caps(&info);
                 let offer = Offer {
+                    size: info.size,
                     zeroes: info.flags.has(TransmissionFlags::SEND_WRITE_ZEROES),
                     fast_zero: caps.fast_zero,
                     min_block: info.min_block,

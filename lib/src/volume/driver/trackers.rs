@@ -68,6 +68,9 @@ impl Driver<'_> {
         if self.changing.contains(name) {
             return Err(self.busy(name, "it is just being made or removed"));
         }
+        if self.grows() {
+            return Err(self.busy(name, "the volume is growing"));
+        }
         Ok(())
     }
 

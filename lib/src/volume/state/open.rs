@@ -11,6 +11,8 @@ use crate::leg::LegSpec;
 use crate::map::file::Fill;
 use crate::map::{Belief, BlockSet, Durability, Expect, Identity, MapFile};
 use crate::volume::core::LegStart;
+use crate::volume::members::{Steps, through};
+use crate::volume::resize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -36,14 +38,15 @@ pub(crate) struct Opened {
 /// Opens a volume that was created, for use.
 ///
 /// 1. The lock is taken; class `Busy` if another daemon holds it.
-/// 2. The records are opened and checked against each other.
+/// 2. The records are opened and checked against each other; a growth that a crash interrupted is finished
+///    ([`crate::volume::resize`]).
 /// 3. What a crash left half done is finished: legs in sync that were to follow to a new generation, or a
 ///    resync whose f3 is missing.
 /// 4. The maps are read, of legs and trackers. One that is not believed counts as all dirty.
 /// 5. The maps are in use: not clean any more, durably.
 /// 6. One leg says PRIMARY, durably.
 pub(crate) fn open(dir: &VolumeDir, legs: &[LegSpec]) -> Result<Opened> {
-    let (lock, records) = open_records(dir, legs)?;
+    let (lock, records) = open_records(dir, legs, &mut through)?;
     let identity = identity(dir, &records)?;
     let Identity { volume: id, size, block, .. } = identity;
     let expect = expectation(&identity, records.generation());
@@ -82,9 +85,12 @@ pub(crate) fn expectation(identity: &Identity, generation: Id) -> Expect {
 }
 
 /// Steps 1 to 3.
-fn open_records(dir: &VolumeDir, legs: &[LegSpec]) -> Result<(File, Records)> {
+fn open_records(dir: &VolumeDir, legs: &[LegSpec], through: Steps<'_>) -> Result<(File, Records)> {
     let lock = take_lock(dir)?;
     let mut records = Records::open(dir, legs.iter().map(|leg| &leg.name))?;
+    if let Some(growth) = resize::pending(dir)? {
+        resize::go_on(dir, &mut records, &growth, through)?;
+    }
     for (at, record) in records.records.iter().enumerate() {
         check_record(dir, record, &records.records[0], &legs[at].name)?;
         if let Some(twin) = records.records[..at].iter().find(|other| other.leg == record.leg) {
@@ -107,7 +113,7 @@ fn identity(dir: &VolumeDir, records: &Records) -> Result<Identity> {
 
 /// Adds or removes a tracker of a volume that nobody serves. Class `Busy` if somebody does.
 pub(crate) fn change_trackers(dir: &VolumeDir, legs: &[LegSpec], name: &Name, add: bool) -> Result<()> {
-    let (_lock, records) = open_records(dir, legs)?;
+    let (_lock, records) = open_records(dir, legs, &mut through)?;
     if add { trackers::add_offline(&records, dir, name) } else { trackers::remove_offline(dir, name) }
 }
 
