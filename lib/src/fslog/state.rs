@@ -103,6 +103,8 @@ impl State {
                 file.ranges.insert(range.start..range.end.min(file.limit));
                 file.ranges.bound();
             }
+            // What says nothing leaves nothing.
+            Record::Limit { at: NO_LIMIT, .. } | Record::Meta { mask: 0, .. } => {}
             Record::Limit { id, at } => self.file(*id).lower(*at),
             Record::All { id, why } => {
                 let file = self.file(*id);
