@@ -86,12 +86,7 @@ impl State {
     /// Folds one record in.
     pub fn add(&mut self, record: &Record) {
         match record {
-            // What says nothing leaves nothing.
-            Record::Open { .. }
-            | Record::Barrier { .. }
-            | Record::Close { .. }
-            | Record::Limit { at: NO_LIMIT, .. }
-            | Record::Meta { mask: 0, .. } => {}
+            Record::Open { .. } | Record::Barrier { .. } | Record::Close { .. } => {}
             Record::Ino { id, identity } => {
                 self.identities.entry(*id).or_default().insert(identity.clone());
             }
