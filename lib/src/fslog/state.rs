@@ -86,7 +86,12 @@ impl State {
     /// Folds one record in.
     pub fn add(&mut self, record: &Record) {
         match record {
-            Record::Open { .. } | Record::Barrier { .. } | Record::Close { .. } => {}
+            // What says nothing leaves nothing.
+            Record::Open { .. }
+            | Record::Barrier { .. }
+            | Record::Close { .. }
+            | Record::Limit { at: NO_LIMIT, .. }
+            | Record::Meta { mask: 0, .. } => {}
             Record::Ino { id, identity } => {
                 self.identities.entry(*id).or_default().insert(identity.clone());
             }
@@ -98,8 +103,6 @@ impl State {
                 file.ranges.insert(range.start..range.end.min(file.limit));
                 file.ranges.bound();
             }
-            // What says nothing leaves nothing.
-            Record::Limit { at: NO_LIMIT, .. } | Record::Meta { mask: 0, .. } => {}
             Record::Limit { id, at } => self.file(*id).lower(*at),
             Record::All { id, why } => {
                 let file = self.file(*id);
