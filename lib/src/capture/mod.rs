@@ -3,16 +3,19 @@
 //! - [`scan`] looks at a tree and compares it with what an index remembers;
 //! - [`dump`] turns the difference into a stream, [`store`] keeps the rounds of the source;
 //! - [`apply`] makes a standby identical, [`standby`] keeps its side;
-//! - [`verify`] compares trees and manifests.
+//! - [`verify`] compares trees and manifests;
+//! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
 
+pub mod afar;
 pub mod apply;
 pub mod barrier;
 pub mod btrfs;
 pub mod clones;
 pub mod contents;
 pub mod dump;
+pub mod far;
 pub mod handle;
 pub mod inspect;
 pub mod places;

@@ -175,7 +175,7 @@ struct Driver<'a> {
     began: Instant,
     now: Instant,
     epoll: OwnedFd,
-    _clock: OwnedFd,
+    clock: OwnedFd,
     pool: Pool,
     results: Results<Completion>,
     io_workers: Workers<Completion>,
@@ -280,8 +280,7 @@ impl<'a> Driver<'a> {
         };
         add(results.fd(), WAKE, EventFlags::IN | EventFlags::ET)?;
         let clock = clock().map_err(|e| broken("making its clock", e))?;
-        // Edge-triggered: nobody reads how often it ticked.
-        add(clock.as_fd(), CLOCK, EventFlags::IN | EventFlags::ET)?;
+        add(clock.as_fd(), CLOCK, EventFlags::IN)?;
         add(setup.signals.as_fd(), SIGNAL, EventFlags::IN)?;
         if let Some(hangups) = &setup.hangups {
             add(hangups.as_fd(), HANGUP, EventFlags::IN)?;
@@ -317,7 +316,7 @@ impl<'a> Driver<'a> {
             began: now,
             now,
             epoll,
-            _clock: clock,
+            clock,
             pool,
             results,
             doors: setup.doors,
@@ -416,8 +415,10 @@ impl<'a> Driver<'a> {
         match name {
             WAKE => self.completions(),
             SIGNAL => self.signalled(),
-            // A round has begun, that is all that it is for.
-            CLOCK => {}
+            CLOCK => {
+                // A round has begun, that is all that it is for; unread it would not tick again.
+                let _ = rustix::io::read(&self.clock, &mut [0; 8]);
+            }
             CONTROL_LISTENER => self.accept_control(),
             HANGUP => self.reload(),
             // The only client has gone before it was served.
