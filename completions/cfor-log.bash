@@ -87,13 +87,21 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__apply)
-            opts="-n -q -h --root --log --verify --privileged --barrier --dry-run --progress --redo --json --quiet --help"
+            opts="-n -q -h --root --rsh --remote-path --log --verify --privileged --barrier --dry-run --progress --redo --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rsh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --remote-path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -281,12 +289,20 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__seed)
-            opts="-n -q -h --root --log --target-log --standby --privileged --atime --snapshot --dry-run --progress --barrier --json --quiet --help"
+            opts="-n -q -h --rsh --remote-path --root --log --target-log --standby --privileged --atime --snapshot --dry-run --progress --barrier --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --rsh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --remote-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -351,7 +367,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__verify)
-            opts="-q -h --root --progress --against --log --json --quiet --help"
+            opts="-q -h --root --progress --rsh --remote-path --privileged --atime --against --log --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -362,6 +378,14 @@ _cfor__log() {
                     return 0
                     ;;
                 --progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rsh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --remote-path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

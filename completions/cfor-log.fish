@@ -90,7 +90,9 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s h -l help -d 
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -l json -d 'Print what is remembered as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s h -l help -d 'Print help'
-complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l root -d 'The tree that is made identical' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l root -d 'The tree that is made identical; ssh://[USER@]HOST/DIR on another machine' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l log -d 'Where the standby remembers its round [default: in the state directory, by the path of the tree]' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-restore, restore, post-restore or abort-restore' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
@@ -103,11 +105,17 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s q -l quiet -
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l root -d 'The tree' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
-complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l against -d 'An index or another tree to compare with' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l against -d 'An index or another tree to compare with; ssh://[USER@]HOST/DIR is read over there' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l log -d 'Where the standby remembers its round [default: in the state directory, by the path of the tree]' -r -F
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l privileged -d 'With a tree on another machine: include trusted.* and all security.* attributes'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l atime -d 'With a tree on another machine: include times of last access'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -l json -d 'Print the differences as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand verify" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l root -d 'The tree' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l log -d 'The directory where the source remembers its rounds' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l target-log -d 'Where the standby remembers its round [default: in the state directory, by the path of the target]' -r -F

@@ -154,7 +154,9 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (apply)
 _arguments "${_arguments_options[@]}" : \
-'--root=[The tree that is made identical]:DIR:_files' \
+'--root=[The tree that is made identical; ssh\://\[USER@\]HOST/DIR on another machine]:DIR:_files' \
+'--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
+'--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
 '--log=[Where the standby remembers its round \[default\: in the state directory, by the path of the tree\]]:DIR:_files' \
 '--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-restore, restore, post-restore or abort-restore]:COMMAND:_default' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
@@ -175,8 +177,12 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--root=[The tree]:DIR:_files' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
-'(--log)--against=[An index or another tree to compare with]:INDEX|DIR:_files' \
+'--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
+'--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
+'(--log)--against=[An index or another tree to compare with; ssh\://\[USER@\]HOST/DIR is read over there]:INDEX|DIR:_files' \
 '--log=[Where the standby remembers its round \[default\: in the state directory, by the path of the tree\]]:DIR:_files' \
+'--privileged[With a tree on another machine\: include trusted.* and all security.* attributes]' \
+'--atime[With a tree on another machine\: include times of last access]' \
 '--json[Print the differences as JSON]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
@@ -186,6 +192,8 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (seed)
 _arguments "${_arguments_options[@]}" : \
+'--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
+'--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
 '--root=[The tree]:DIR:_files' \
 '--log=[The directory where the source remembers its rounds]:DIR:_files' \
 '--target-log=[Where the standby remembers its round \[default\: in the state directory, by the path of the target\]]:DIR:_files' \
@@ -202,7 +210,7 @@ _arguments "${_arguments_options[@]}" : \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
 '--help[Print help]' \
-':target -- The tree that is made identical\: an empty directory:_files' \
+':target -- The tree that is made identical\: an empty directory; ssh\://\[USER@\]HOST/DIR on another machine:_files' \
 && ret=0
 ;;
         esac

@@ -239,12 +239,20 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__diff)
-            opts="-o -n -v -q -h --block --progress --force --output --replace --dry-run --verbose --quiet --help"
+            opts="-o -n -v -q -h --rsh --remote-path --block --progress --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --rsh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --remote-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --block)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -273,12 +281,20 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__digest)
-            opts="-o -n -v -q -h --block --volume --progress --output --replace --dry-run --verbose --quiet --help"
+            opts="-o -n -v -q -h --rsh --remote-path --block --volume --progress --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --rsh)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --remote-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --block)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

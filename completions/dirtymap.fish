@@ -230,6 +230,8 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s n -l dry-run
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s h -l help -d 'Print help'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l block -d 'A digest is of so many bytes [default: 64K]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l volume -d 'Of which volume the device is: 32 hexadecimal digits [default: none]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
@@ -239,6 +241,8 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s n -l dry-ru
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s h -l help -d 'Print help'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l block -d 'Blocks of the map [default: those of a manifest, or 64K]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l force -d 'Override a refusal: volume, generation, size, cut, leg; several with commas' -r -f -a "volume\t'Maps of different volumes'

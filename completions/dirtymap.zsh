@@ -361,6 +361,8 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (digest)
 _arguments "${_arguments_options[@]}" : \
+'--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
+'--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
 '--block=[A digest is of so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--volume=[Of which volume the device is\: 32 hexadecimal digits \[default\: none\]]:ID:_default' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
@@ -375,11 +377,13 @@ _arguments "${_arguments_options[@]}" : \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help]' \
 '--help[Print help]' \
-':device -- A file, a block device or an NBD export:_default' \
+':device -- A file, a block device, an NBD export, or ssh\://\[USER@\]HOST/PATH, which is read over there:_default' \
 && ret=0
 ;;
 (diff)
 _arguments "${_arguments_options[@]}" : \
+'--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
+'--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
 '--block=[Blocks of the map \[default\: those of a manifest, or 64K\]]:SIZE:_default' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '*--force=[Override a refusal\: volume, generation, size, cut, leg; several with commas]:WHAT:((volume\:"Maps of different volumes"

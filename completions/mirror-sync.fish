@@ -5,7 +5,10 @@ complete -c mirror-sync -l apply -d 'Apply a delta from FILE, or - for standard 
 complete -c mirror-sync -l inspect -d 'Say what a delta is and check it to its end' -r -F
 complete -c mirror-sync -l generation -d 'Who holds which generation: a delta is made from it, or applied only to what it is for' -r -F
 complete -c mirror-sync -l undo -d 'Roll a staged apply back by its undo log' -r -F
-complete -c mirror-sync -l compress -d 'Pack the data of a delta' -r -f -a "zstd\t'zstd(1)'"
+complete -c mirror-sync -l compress -d 'Pack the data of a delta, and what goes over ssh://' -r -f -a "zstd\t'zstd(1)'"
+complete -c mirror-sync -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
+complete -c mirror-sync -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
+complete -c mirror-sync -l root -d 'Serve what is beneath DIR, and nothing else' -r -F
 complete -c mirror-sync -l zero -d 'What becomes of zeroes' -r -f -a "detect\t'Holes and zeroes in data become holes'
 trust\t'Holes become holes, data is not searched'
 off\t'Zeroes are written as data'"
@@ -23,6 +26,8 @@ complete -c mirror-sync -l dirty-only -d 'Copy the blocks that are marked in a m
 complete -c mirror-sync -l keep-map -d 'Leave marks of the map that were copied'
 complete -c mirror-sync -l stage -d 'All or nothing: stage what changes beside the target, then apply it with an undo log'
 complete -c mirror-sync -l redo -d 'Finish a staged apply that was interrupted, and nothing else'
+complete -c mirror-sync -l serve -d 'Be the far end of a copy, on standard input and output'
+complete -c mirror-sync -l read-only -d 'Serve reading only'
 complete -c mirror-sync -l verify -d 'Read the target back at the end and compare'
 complete -c mirror-sync -l live -d 'The source may change while it is copied: the result is not called equal'
 complete -c mirror-sync -s n -l dry-run -d 'Find out what would be done, and do nothing'

@@ -22,7 +22,10 @@ _mirror-sync() {
 '(--full --compare --dirty-only --digest --delta)--inspect=[Say what a delta is and check it to its end]:FILE:_files' \
 '--generation=[Who holds which generation\: a delta is made from it, or applied only to what it is for]:FILE:_files' \
 '(--full --compare --dirty-only --digest --delta --stage -n --dry-run)--undo=[Roll a staged apply back by its undo log]:FILE:_files' \
-'--compress=[Pack the data of a delta]:HOW:((zstd\:"zstd(1)"))' \
+'--compress=[Pack the data of a delta, and what goes over ssh\://]:HOW:((zstd\:"zstd(1)"))' \
+'--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
+'--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
+'--root=[Serve what is beneath DIR, and nothing else]:DIR:_files' \
 '--zero=[What becomes of zeroes]:HOW:((detect\:"Holes and zeroes in data become holes"
 trust\:"Holes become holes, data is not searched"
 off\:"Zeroes are written as data"))' \
@@ -40,6 +43,8 @@ foreign\:"A delta that is for another generation"))' \
 '--keep-map[Leave marks of the map that were copied]' \
 '(--verify -n --dry-run --inspect)--stage[All or nothing\: stage what changes beside the target, then apply it with an undo log]' \
 '(--full --compare --dirty-only --digest --delta)--redo[Finish a staged apply that was interrupted, and nothing else]' \
+'(--full --compare --dirty-only --digest --delta --stage -n --dry-run)--serve[Be the far end of a copy, on standard input and output]' \
+'--read-only[Serve reading only]' \
 '--verify[Read the target back at the end and compare]' \
 '--live[The source may change while it is copied\: the result is not called equal]' \
 '-n[Find out what would be done, and do nothing]' \
@@ -53,7 +58,7 @@ foreign\:"A delta that is for another generation"))' \
 '--help[Print help (see more with '\''--help'\'')]' \
 '-V[Print version]' \
 '--version[Print version]' \
-'*::places -- What is copied, and where it goes\: PATH, an NBD URI, \[ COMMAND \], - for standard input or output, or null\: as a target that keeps nothing:_default' \
+'*::places -- What is copied, and where it goes\: PATH, an NBD URI, ssh\://\[USER@\]HOST/PATH, \[ COMMAND \], - for standard input or output, or null\: as a target that keeps nothing:_default' \
 && ret=0
 }
 

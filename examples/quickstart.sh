@@ -10,7 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/need.sh
-need cargo gcc nbdkit nbdinfo nbdcopy mkfs.ext4 fsck.ext4
+need cargo gcc pkg-config openssl.pc nbdkit nbdinfo nbdcopy mkfs.ext4 fsck.ext4
 PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf '\n== %s\n' "$*"; }

@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/need.sh
-need cargo gcc rsync
+need cargo gcc pkg-config openssl.pc rsync
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'tree-standby: %s\n' "$*" >&2; exit 1; }

@@ -4,6 +4,7 @@
 
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod cfor_crash; // a standby whose apply is killed at every step
+mod cfor_far; // trees on another machine: dumps sent there, compared there, seeded
 mod cfor_fuzz; // dumps, indexes, logs and events of every kind of bytes
 mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
@@ -27,6 +28,8 @@ mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
 mod reload; // the configuration read again while the volume is served; what systemd hears
 mod soak; // long runs under load, of which CI makes a short one each
+mod ssh; // a real sshd: who it is, who one is there, the way there, a forced command
+mod ssh_sync; // copies to and from another machine: what travels, what survives a kill of either side
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told
 mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed

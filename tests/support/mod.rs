@@ -7,12 +7,14 @@
 mod need;
 mod run;
 mod server;
+mod ssh;
 mod tree;
 mod volume;
 
 pub use need::need;
 pub use run::{Output, Tool, run};
 pub use server::{Server, wait_for};
+pub use ssh::{PROGRAMS as SSH, Sshd};
 pub use tree::{Disk, Random, mutate, mutate_with_events};
 pub use volume::{Volume, assert_equal, nbdkit};
 

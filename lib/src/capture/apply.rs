@@ -71,7 +71,8 @@ pub struct ApplyReport {
 }
 
 impl ApplyReport {
-    fn at(round: Round) -> Self {
+    /// Nothing was applied, at a round.
+    pub fn at(round: Round) -> Self {
         let round = round.to_string();
         Self { schema: "cfor-apply/1", round, redone: false, new: 0, gone: 0, changed: 0, data: 0 }
     }

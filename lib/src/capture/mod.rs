@@ -5,9 +5,11 @@
 //! - [`apply`] makes a standby identical, [`standby`] keeps its side;
 //! - [`verify`] compares trees and manifests;
 //! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
+//! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
 
+pub mod afar;
 pub mod apply;
 pub mod barrier;
 pub mod btrfs;
@@ -16,6 +18,7 @@ pub mod contents;
 pub mod dump;
 pub mod extents;
 pub mod fanotify;
+pub mod far;
 pub mod follow;
 pub mod handle;
 pub mod inspect;

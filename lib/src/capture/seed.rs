@@ -11,13 +11,15 @@
 //! Recovery: run it again. An apply that was interrupted is finished, and a round that was applied and not
 //! acknowledged is acknowledged first.
 
+use super::afar::AfarTree;
 use super::apply::{ApplyOptions, ApplyReport, apply};
 use super::dump::{DumpOptions, DumpReport, dump};
 use super::standby::Standby;
 use super::store::Store;
+use super::watch::Watch;
 use crate::base::{Class, Error, Result};
 use crate::fslog::Round;
-use std::io::BufWriter;
+use std::io::{BufWriter, Read};
 
 /// Most rounds before the one under the barrier.
 const ROUNDS_MAX: usize = 8;
@@ -34,13 +36,41 @@ pub struct SeedReport {
     pub round: String,
 }
 
-/// Synchronises a target on this machine.
-pub fn seed(source: &DumpOptions, target: &ApplyOptions) -> Result<SeedReport> {
-    let interrupted = Standby::open(&target.log)?.applying()?.is_some();
-    if interrupted {
-        apply(target, None, &mut |_| source.watch.check())?;
+/// What is synchronised.
+pub trait Target {
+    /// The round that it is at, after an interrupted apply is finished.
+    fn held(&self, watch: &Watch) -> Result<Option<Round>>;
+    /// Applies a dump.
+    fn take(&self, dump: &mut dyn Read, watch: &Watch) -> Result<ApplyReport>;
+}
+
+impl Target for ApplyOptions {
+    fn held(&self, watch: &Watch) -> Result<Option<Round>> {
+        let interrupted = Standby::open(&self.log)?.applying()?.is_some();
+        if interrupted {
+            apply(self, None, &mut |_| watch.check())?;
+        }
+        Ok(Standby::open(&self.log)?.index()?.map(|index| index.round))
     }
-    let held = Standby::open(&target.log)?.index()?.map(|index| index.round);
+
+    fn take(&self, dump: &mut dyn Read, watch: &Watch) -> Result<ApplyReport> {
+        apply(self, Some(("the dump", dump)), &mut |_| watch.check())
+    }
+}
+
+impl Target for AfarTree {
+    fn held(&self, _: &Watch) -> Result<Option<Round>> {
+        self.round()
+    }
+
+    fn take(&self, dump: &mut dyn Read, _: &Watch) -> Result<ApplyReport> {
+        self.apply("the dump", dump)
+    }
+}
+
+/// Synchronises a target.
+pub fn seed(source: &DumpOptions, target: &dyn Target) -> Result<SeedReport> {
+    let held = target.held(&source.watch)?;
     let store = Store::open(&source.log)?;
     if let Some(round) = held
         && store.acknowledged()?.get(source.standby.as_str()) != Some(&round)
@@ -65,14 +95,14 @@ pub fn seed(source: &DumpOptions, target: &ApplyOptions) -> Result<SeedReport> {
 }
 
 /// One round: dumped, applied, acknowledged.
-fn one(source: &DumpOptions, target: &ApplyOptions) -> Result<(DumpReport, ApplyReport)> {
+fn one(source: &DumpOptions, target: &dyn Target) -> Result<(DumpReport, ApplyReport)> {
     let (mut reader, writer) =
         std::io::pipe().map_err(|e| Error::os(Class::Internal, "a pipe", "making it", e))?;
     let (dumped, applied) = std::thread::scope(|scope| {
         let dumping = scope.spawn(move || {
             dump(source, "the dump", BufWriter::with_capacity(1 << 20, writer)).map(|(report, _)| report)
         });
-        let applied = apply(target, Some(("the dump", &mut reader)), &mut |_| source.watch.check());
+        let applied = target.take(&mut reader, &source.watch);
         drop(reader);
         let lost = |_| Err(Error::new(Class::Internal, "the thread that dumps panicked"));
         (dumping.join().unwrap_or_else(lost), applied)

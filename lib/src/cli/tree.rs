@@ -1,8 +1,8 @@
 //! The verbs of `cfor-log` that look at trees: `scan`, `dump`, `ack`, `apply`, `verify`, `seed`.
 
-use super::output;
 pub use super::tree_args::{AckArgs, ApplyArgs, DumpArgs, ScanArgs, SeedArgs, VerifyArgs};
 use super::watching::{Patient, watched};
+use super::{output, tree_far};
 use crate::base::units::show_size;
 use crate::base::{Class, Error, Result};
 use crate::capture::apply::{ApplyOptions, ApplyReport, apply, check_apart};
@@ -16,19 +16,20 @@ use crate::control::StateDir;
 use crate::device::durable::Draft;
 use crate::fslog::index::{ATIME, PRIVILEGED};
 use crate::fslog::{Index, Operation, Round};
+use crate::leg::far::target_of;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-const TOOL: &str = "cfor-log";
+pub(super) const TOOL: &str = "cfor-log";
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
 }
 
 /// Where a standby remembers its round: as asked for, or by the path of its tree.
-fn log_dir(asked: Option<&PathBuf>, root: &Path) -> Result<PathBuf> {
+pub(super) fn log_dir(asked: Option<&PathBuf>, root: &Path) -> Result<PathBuf> {
     if let Some(log) = asked {
         return Ok(log.clone());
     }
@@ -80,7 +81,7 @@ pub fn scan(args: &ScanArgs, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell_dump(report: &DumpReport, quiet: bool) {
+pub(super) fn tell_dump(report: &DumpReport, quiet: bool) {
     if !quiet {
         output::tell(&format!(
             "round {} -> {}: {} new, {} gone, {} changed, {} names, {} of data, {} in all\n",
@@ -104,7 +105,7 @@ struct Planned<'a> {
 }
 
 /// What `--dry-run` prints: the operations, and the sizes.
-fn plan_dump(options: &DumpOptions, json: bool, quiet: bool) -> anyhow::Result<()> {
+pub(super) fn plan_dump(options: &DumpOptions, json: bool, quiet: bool) -> anyhow::Result<()> {
     let (report, operations) = capture::dump::plan(options)?;
     if json {
         return output::print_json(&Planned { report: &report, operations });
@@ -214,7 +215,7 @@ pub fn ack(args: &AckArgs) -> anyhow::Result<()> {
 }
 
 /// The dump that is named, opened.
-fn with_input<T>(
+pub(super) fn with_input<T>(
     dump: &Path,
     watch: &Watch,
     work: impl FnOnce(&str, &mut dyn Read) -> Result<T>,
@@ -229,6 +230,9 @@ fn with_input<T>(
 
 /// `cfor-log apply`
 pub fn apply_tree(args: &ApplyArgs, quiet: bool) -> anyhow::Result<()> {
+    if let Some(target) = target_of(&args.root)? {
+        return tree_far::apply(args, &target, quiet);
+    }
     let log = log_dir(args.log.as_ref(), &args.root)?;
     let options = ApplyOptions {
         privileged: args.privileged,
@@ -279,7 +283,16 @@ struct Verified {
 
 /// Compares a tree with an index; the differences are data. Class `Differs` if there are any.
 fn differences(path: &Path, expected: &Index, found: &Index, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let differences = verify::compare(expected, found)?;
+    show_differences(path, verify::compare(expected, found)?, json, quiet)
+}
+
+/// The differences of a tree. Class `Differs` if there are any.
+pub(super) fn show_differences(
+    path: &Path,
+    differences: Vec<verify::Mismatch>,
+    json: bool,
+    quiet: bool,
+) -> anyhow::Result<()> {
     let count = differences.len();
     if json {
         output::print_json(&Verified { schema: "cfor-verify/1", equal: count == 0, differences })?;
@@ -299,6 +312,9 @@ fn differences(path: &Path, expected: &Index, found: &Index, json: bool, quiet: 
 
 /// `cfor-log verify`
 pub fn verify_tree(args: &VerifyArgs, quiet: bool) -> anyhow::Result<()> {
+    if let Some(target) = args.against.as_deref().map(target_of).transpose()?.flatten() {
+        return tree_far::verify(args, &target, quiet);
+    }
     let (expected, found) = watched(TOOL, args.watching.to(quiet), "the same command again", |watch| {
         let read =
             |dir: &Path, options| scan::scan_watched(&Root::open(dir)?, &scan::nothing()?, options, watch);
@@ -315,6 +331,9 @@ pub fn verify_tree(args: &VerifyArgs, quiet: bool) -> anyhow::Result<()> {
 
 /// `cfor-log seed`
 pub fn seed_tree(args: &SeedArgs, quiet: bool) -> anyhow::Result<()> {
+    if let Some(target) = target_of(&args.target)? {
+        return tree_far::seed_to(args, &target, quiet);
+    }
     check_apart(&args.root, &args.log)?;
     check_apart(&args.root, &args.target)?;
     let source = DumpOptions {

@@ -1,5 +1,6 @@
 //! The command lines of the verbs of `cfor-log` that look at trees.
 
+use super::far::FarArgs;
 use super::progress::ProgressTo;
 use crate::base::Name;
 use std::path::PathBuf;
@@ -108,9 +109,11 @@ pub struct ApplyArgs {
     /// The dump
     #[arg(default_value = "-")]
     pub(super) dump: PathBuf,
-    /// The tree that is made identical
+    /// The tree that is made identical; ssh://[USER@]HOST/DIR on another machine
     #[arg(long, value_name = "DIR")]
     pub(super) root: PathBuf,
+    #[command(flatten)]
+    pub(super) far: FarArgs,
     /// Where the standby remembers its round [default: in the state directory, by the path of the tree]
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
@@ -144,7 +147,15 @@ pub struct VerifyArgs {
     pub(super) root: PathBuf,
     #[command(flatten)]
     pub(super) watching: Watching,
-    /// An index or another tree to compare with
+    #[command(flatten)]
+    pub(super) far: FarArgs,
+    /// With a tree on another machine: include trusted.* and all security.* attributes
+    #[arg(long, requires = "against")]
+    pub(super) privileged: bool,
+    /// With a tree on another machine: include times of last access
+    #[arg(long, requires = "against")]
+    pub(super) atime: bool,
+    /// An index or another tree to compare with; ssh://[USER@]HOST/DIR is read over there
     #[arg(long, value_name = "INDEX|DIR", conflicts_with = "log")]
     pub(super) against: Option<PathBuf>,
     /// Where the standby remembers its round [default: in the state directory, by the path of the tree]
@@ -158,8 +169,10 @@ pub struct VerifyArgs {
 /// The command line of `cfor-log seed`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SeedArgs {
-    /// The tree that is made identical: an empty directory
+    /// The tree that is made identical: an empty directory; ssh://[USER@]HOST/DIR on another machine
     pub(super) target: PathBuf,
+    #[command(flatten)]
+    pub(super) far: FarArgs,
     /// The tree
     #[arg(long, value_name = "DIR")]
     pub(super) root: PathBuf,

@@ -32,6 +32,12 @@ impl Found {
         }
     }
 
+    /// Whether it is in the file system of devices, where links are believed.
+    pub fn is_of_devices(&self) -> bool {
+        let device = |path: &Path| statat(CWD, path, AtFlags::empty()).ok().map(|stat| stat.st_dev);
+        device(&self.path()).is_some_and(|own| device(Path::new("/dev")) == Some(own))
+    }
+
     /// An error that names it as it is called, not by the way to it.
     pub fn name(&self, error: Error) -> Error {
         let shown = self.shown.display().to_string();

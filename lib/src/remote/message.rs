@@ -47,6 +47,7 @@ const OPEN_LIVE: u8 = 4;
 const ZERO_HOLES: u8 = 1;
 const ZERO_FAST: u8 = 2;
 const CALL_PRIVILEGED: u8 = 1;
+const CALL_ATIME: u8 = 2;
 const FACT_READ_ONLY: u8 = 1;
 const FACT_LIVE: u8 = 2;
 const FACT_FLUSHES: u8 = 4;
@@ -64,6 +65,8 @@ pub struct Call {
     pub log: Vec<u8>,
     /// Device nodes, set-uid, `trusted.*` and `security.*` are meant too.
     pub privileged: bool,
+    /// Times of last access are meant too.
+    pub atime: bool,
 }
 
 /// What is true of a device over there, as of opening.
@@ -129,7 +132,7 @@ pub enum Request {
     Extents(ByteRange),
     /// Digests of each `step` bytes of a range, and of what is left at its end. Answer: [`Reply::Digests`].
     Digests {
-        /// It begins at a multiple of `step`.
+        /// It begins anywhere.
         range: ByteRange,
         /// Bytes that are hashed together, at least [`STEP_MIN`].
         step: u64,
@@ -228,16 +231,17 @@ fn no_payload<T>(payload: &[u8], request: T) -> Result<T> {
 impl Call {
     fn encode(&self) -> Vec<u8> {
         let len = (self.root.len() as u16).to_le_bytes();
-        let flags = [flag(&[(self.privileged, CALL_PRIVILEGED)])];
+        let flags = [flag(&[(self.privileged, CALL_PRIVILEGED), (self.atime, CALL_ATIME)])];
         [&flags[..], &len, &self.root, &self.log].concat()
     }
 
     fn decode(payload: &[u8]) -> Result<Self> {
-        let (flags, rest) = flags(payload, CALL_PRIVILEGED)?;
+        let (flags, rest) = flags(payload, CALL_PRIVILEGED | CALL_ATIME)?;
         let split = rest.split_first_chunk::<2>();
         let split = split.and_then(|(len, rest)| rest.split_at_checked(u16::from_le_bytes(*len).into()));
         let (root, log) = split.ok_or_else(|| broken("a path that is longer than its frame"))?;
-        Ok(Self { root: path(root)?, log: path(log)?, privileged: flags & CALL_PRIVILEGED != 0 })
+        let (privileged, atime) = (flags & CALL_PRIVILEGED != 0, flags & CALL_ATIME != 0);
+        Ok(Self { root: path(root)?, log: path(log)?, privileged, atime })
     }
 }
 
@@ -306,7 +310,7 @@ impl Request {
                     .map(u64::from_le_bytes)
                     .map_err(|_| broken("digests without a step"))?;
                 let most = u64::from(limits::REMOTE_PAYLOAD) / 32;
-                if step < STEP_MIN || !range.offset.is_multiple_of(step) || range.len.div_ceil(step) > most {
+                if step < STEP_MIN || range.len.div_ceil(step) > most {
                     return Err(broken(format_args!("digests of each {step} bytes of {range}")));
                 }
                 Self::Digests { range, step }

@@ -196,6 +196,9 @@ fn pieces(zeroes: &[ByteRange], part: ByteRange, block: BlockSize) -> Vec<(ByteR
 }
 
 fn hash(reader: &mut Reader, part: ByteRange, block: BlockSize, zero: &Digest) -> Result<Vec<Digest>> {
+    if let Some(digests) = reader.digests(part, block.bytes())? {
+        return Ok(digests);
+    }
     let mut digests = Vec::with_capacity(block.count(part.len) as usize);
     let mut buf = vec![0; PIECE.max(block.bytes()).min(part.len) as usize];
     let zeroes = reader.zeroes(part)?;
@@ -217,6 +220,11 @@ fn hash(reader: &mut Reader, part: ByteRange, block: BlockSize, zero: &Digest) -
 
 fn compare(readers: &mut (Reader, Reader), part: ByteRange, block: BlockSize) -> Result<Vec<bool>> {
     let (a, b) = readers;
+    if a.is_far() || b.is_far() {
+        let zero = zero_digest(block.bytes());
+        let (ours, theirs) = (hash(a, part, block, &zero)?, hash(b, part, block, &zero)?);
+        return Ok(ours.iter().zip(&theirs).map(|(a, b)| a != b).collect());
+    }
     let both = both_zero(&a.zeroes(part)?, &b.zeroes(part)?);
     let mut differ = Vec::with_capacity(block.count(part.len) as usize);
     let len = PIECE.max(block.bytes()).min(part.len) as usize;

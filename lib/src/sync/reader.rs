@@ -1,10 +1,15 @@
 //! Devices that are read from many threads: files, block devices, NBD exports.
 
 use crate::base::{ByteRange, Class, Error, Result, limits};
+use crate::delta::manifest::Digest;
 use crate::device::FileDevice;
 use crate::leg::LegDevice;
+use crate::leg::far::Reach;
 use crate::nbd::client::{Blocking, ClientOptions};
 use crate::nbd::uri::NbdUri;
+use crate::sync::end::{End as _, Opening};
+use crate::sync::ends::SshEnd;
+use crate::transport::ssh::Target;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +33,7 @@ pub struct Device {
 enum How {
     File(Arc<FileDevice>),
     Nbd(NbdUri),
+    Far(Arc<SshEnd>),
 }
 
 /// One thread's way to a device.
@@ -37,6 +43,8 @@ pub enum Reader {
     File(Arc<FileDevice>, PathBuf, u64),
     /// Each thread has a connection of its own; whether it tells zeroes from data.
     Nbd(Box<Blocking>, bool),
+    /// All threads share a connection; the far side hashes.
+    Far(Arc<SshEnd>),
 }
 
 impl Device {
@@ -57,6 +65,15 @@ impl Device {
                 Self { name, size, how: How::Nbd(uri) }
             }
         })
+    }
+
+    /// Opens a device on another machine, to read it.
+    pub fn open_far(target: &Target, how: &Reach) -> Result<Self> {
+        // What is being changed is read as it happens to be, as everywhere here.
+        let opening = Opening { write: false, mounted: true, live: true, connections: 1, depth: 1 };
+        let end = SshEnd::open(target, how, opening)?;
+        let (name, size) = (end.facts().name.clone(), end.facts().size);
+        Ok(Self { name, size, how: How::Far(Arc::new(end)) })
     }
 
     /// Its name, for messages.
@@ -86,6 +103,7 @@ impl Device {
                 let tells = client.info().contexts.iter().any(|(_, name)| name == ALLOCATION);
                 Reader::Nbd(Box::new(client), tells)
             }
+            How::Far(end) => Reader::Far(Arc::clone(end)),
         })
     }
 }
@@ -104,7 +122,30 @@ impl Reader {
                 .pread_exact(buf, offset)
                 .map_err(|e| Error::io(path.display(), &format!("reading {offset}+{}", buf.len()), e)),
             Self::Nbd(client, _) => client.read(offset, buf),
+            Self::Far(end) => {
+                let most = end.facts().request_max;
+                let mut piece = Vec::new();
+                for (at, part) in (offset..).step_by(most).zip(buf.chunks_mut(most)) {
+                    piece.resize(part.len(), 0);
+                    end.read(at, &mut piece)?;
+                    part.copy_from_slice(&piece);
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// The digest of each `step` bytes, where the other side computes them.
+    pub fn digests(&mut self, range: ByteRange, step: u64) -> Result<Option<Vec<Digest>>> {
+        let Self::Far(end) = self else { return Ok(None) };
+        let mut digests = Vec::new();
+        end.digests(range, step, &mut digests)?;
+        Ok(Some(digests))
+    }
+
+    /// Whether reading it costs more than hashing it over there.
+    pub const fn is_far(&self) -> bool {
+        matches!(self, Self::Far(_))
     }
 
     /// The pieces of a range that read as zeroes, in order. Where nobody can tell, there are none.
@@ -147,6 +188,11 @@ impl Reader {
                 }
             }
             Self::Nbd(..) => {}
+            Self::Far(end) => {
+                let mut pieces = Vec::new();
+                end.extents(range, &mut pieces)?;
+                zeroes.extend(pieces.iter().filter(|piece| piece.zero).map(|piece| piece.range));
+            }
         }
         Ok(zeroes)
     }

@@ -3,6 +3,7 @@
 use super::Named;
 use crate::base::units::parse_size;
 use crate::base::{BlockSize, ByteRange, Class, Error, Id, Result};
+use crate::cli::far::{FarArgs, Place};
 use crate::cli::{ProgressTo, value};
 use crate::leg::LegDevice;
 use crate::map::convert::ddrescue::Statuses;
@@ -343,9 +344,10 @@ pub struct FetchArgs {
 /// `dirtymap digest`
 #[derive(Clone, Debug, clap::Args)]
 pub struct DigestArgs {
-    /// A file, a block device or an NBD export
-    #[arg(value_parser = value::device)]
-    pub device: LegDevice,
+    /// A file, a block device, an NBD export, or ssh://[USER@]HOST/PATH, which is read over there
+    pub device: Place,
+    #[command(flatten)]
+    pub(super) far: FarArgs,
     /// A digest is of so many bytes [default: 64K]
     #[arg(long, value_name = "SIZE", value_parser = value::block)]
     pub block: Option<BlockSize>,
@@ -366,6 +368,8 @@ pub struct DiffArgs {
     pub a: String,
     /// A device or a manifest
     pub b: String,
+    #[command(flatten)]
+    pub(super) far: FarArgs,
     /// Blocks of the map [default: those of a manifest, or 64K]
     #[arg(long, value_name = "SIZE", value_parser = value::block)]
     pub block: Option<BlockSize>,

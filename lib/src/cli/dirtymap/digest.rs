@@ -3,9 +3,9 @@
 use super::{DiffArgs, DigestArgs, How, output_to};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Id, Result};
+use crate::cli::far::{FarArgs, Place};
 use crate::cli::{Meter, Progress, ProgressTo};
 use crate::delta::Manifest;
-use crate::leg::LegDevice;
 use crate::map::RangeSource;
 use crate::map::format::{Header, Identity};
 use crate::map::ops::{Force, Op, combine};
@@ -46,7 +46,7 @@ impl Teller {
 /// `digest`: the manifest goes to the output; where that is a file, the root is printed.
 pub fn digest(args: &DigestArgs, how: How) -> Result<()> {
     let quiet = how.quiet;
-    let device = Device::open(&args.device)?;
+    let device = open(&args.device, &args.far)?;
     if how.dry_run {
         let block = args.block.unwrap_or(BlockSize::DEFAULT);
         let digests =
@@ -78,18 +78,25 @@ fn plan(output: Option<&Path>, replace: bool, what: &str) -> Result<()> {
     out.finish()
 }
 
+fn open(place: &Place, far: &FarArgs) -> Result<Device> {
+    match place {
+        Place::Here(device) => Device::open(device),
+        Place::Far(target) => Device::open_far(target, &far.reach(false)),
+    }
+}
+
 /// What a name stands for: a file that begins like a manifest is one, unless it is written `file:PATH`.
-fn side(name: &str) -> Result<Side> {
+fn side(name: &str, far: &FarArgs) -> Result<Side> {
     if Manifest::is_one(Path::new(name)) {
         return Manifest::open(Path::new(name)).map(Side::Manifest);
     }
-    Device::open(&name.parse::<LegDevice>()?).map(Side::Device)
+    open(&name.parse()?, far).map(Side::Device)
 }
 
 /// `diff`: silent class `Differs` if anything does.
 pub fn diff(args: &DiffArgs, how: How) -> Result<()> {
     let quiet = how.quiet;
-    let (a, b) = (side(&args.a)?, side(&args.b)?);
+    let (a, b) = (side(&args.a, &args.far)?, side(&args.b, &args.far)?);
     let volumes = [a.volume(), b.volume()];
     let volume = match volumes {
         [a, b] if a == b || b.is_none() => a,

@@ -3,7 +3,9 @@
 use super::place::{Place, few};
 use super::source::MapName;
 use crate::base::{Class, Error, Result};
+use crate::cli::far::FarArgs;
 use crate::cli::{ProgressTo, value};
+use crate::leg::far::Reach;
 use crate::sync::plan::{Permit, Zeroes};
 use std::path::PathBuf;
 
@@ -40,9 +42,9 @@ pub enum Packing {
 /// The whole command line.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SyncArgs {
-    /// What is copied, and where it goes: PATH, an NBD URI, [ COMMAND ], - for standard input or output, or
+    /// What is copied, and where it goes: PATH, an NBD URI, ssh://[USER@]HOST/PATH, [ COMMAND ], - for standard input or output, or
     /// null: as a target that keeps nothing
-    #[arg(value_name = "SOURCE TARGET", num_args = 1.., required_unless_present = "inspect")]
+    #[arg(value_name = "SOURCE TARGET", num_args = 1.., required_unless_present_any = ["inspect", "serve"])]
     pub places: Vec<Place>,
 
     /// Copy everything, without looking at what the target holds
@@ -85,9 +87,22 @@ pub struct SyncArgs {
     /// Roll a staged apply back by its undo log
     #[arg(long, value_name = "FILE", group = "act", conflicts_with_all = ["choice", "digest", "delta", "stage", "dry_run"])]
     pub undo: Option<PathBuf>,
-    /// Pack the data of a delta
+    /// Pack the data of a delta, and what goes over ssh://
     #[arg(long, value_name = "HOW")]
     pub compress: Option<Packing>,
+
+    /// How other machines are reached.
+    #[command(flatten)]
+    pub far: FarArgs,
+    /// Be the far end of a copy, on standard input and output
+    #[arg(long, group = "act", conflicts_with_all = ["choice", "places", "digest", "delta", "stage", "dry_run"])]
+    pub serve: bool,
+    /// Serve what is beneath DIR, and nothing else
+    #[arg(long, value_name = "DIR", requires = "serve")]
+    pub root: Option<PathBuf>,
+    /// Serve reading only
+    #[arg(long, requires = "serve")]
+    pub read_only: bool,
 
     /// Read the target back at the end and compare
     #[arg(long)]
@@ -159,6 +174,11 @@ impl SyncArgs {
             [] => Err(Error::new(Class::Usage, "checking the ends: none is given")),
         }
         .map_err(|error| error.hint("mirror-sync --help"))
+    }
+
+    /// How other machines are reached.
+    pub fn reach(&self) -> Reach {
+        self.far.reach(self.compress.is_some())
     }
 
     /// What is overridden.

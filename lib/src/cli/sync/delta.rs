@@ -196,7 +196,7 @@ impl Target {
             connections: args.connections,
             depth: args.queue_depth,
         };
-        Ok(Self { end: place.open(opening)?, name: place.to_string(), _lock: lock })
+        Ok(Self { end: place.open(opening, &args.reach())?, name: place.to_string(), _lock: lock })
     }
 }
 

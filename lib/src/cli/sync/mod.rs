@@ -12,6 +12,7 @@ pub use place::{Place, few, join_brackets};
 pub use source::MapName;
 
 use crate::base::{BlockSize, ByteRange, Class, Error, Result, limits};
+use crate::cli::serve::serve;
 use crate::sync::copy::{Copier, Mode, Sink};
 use crate::sync::end::{End, Opening};
 use crate::sync::feed::{Feed, Stream};
@@ -32,6 +33,9 @@ const DIGEST_STEP: u64 = 4 << 20;
 
 /// Does what is asked for. The error, if any, is told after the summary.
 pub fn sync(args: &SyncArgs) -> anyhow::Result<()> {
+    if args.serve {
+        return Ok(serve(args.root.as_deref(), args.read_only)?);
+    }
     if let Some(path) = &args.inspect {
         return delta::inspect(args, path);
     }
@@ -110,8 +114,10 @@ impl Copy {
             connections: args.connections,
             depth: args.queue_depth,
         };
-        let open =
-            |place: &Place, write| (!place.is_stream()).then(|| place.open(opening(write))).transpose();
+        let reach = args.reach();
+        let open = |place: &Place, write| {
+            (!place.is_stream()).then(|| place.open(opening(write), &reach)).transpose()
+        };
         let source = open(from, false)?;
         if let (Some(source), Some(to)) = (&source, to) {
             plan::check_other(source.facts(), &to.to_string(), to.identity().as_deref())?;

@@ -2,8 +2,10 @@
 
 use crate::base::{Class, Error, Result, limits};
 use crate::leg::LegDevice;
+use crate::leg::far::{Reach, target};
 use crate::sync::end::{End, Opening};
-use crate::sync::ends::{FileEnd, NbdEnd, NullEnd};
+use crate::sync::ends::{FileEnd, NbdEnd, NullEnd, SshEnd};
+use crate::transport::ssh::Target;
 use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +18,8 @@ const BETWEEN: char = '\u{1f}';
 pub enum Place {
     /// A file, a block device or an NBD export.
     Device(LegDevice),
+    /// A file or a block device of another machine.
+    Far(Target),
     /// `[ COMMAND … ]`: an NBD server that is started for this copy.
     Command(Vec<String>),
     /// `-`: standard input or output.
@@ -66,6 +70,9 @@ impl FromStr for Place {
                 _ => Err(refuse("no command in the brackets")),
             };
         }
+        if let Some(target) = target(text)? {
+            return Ok(Self::Far(target));
+        }
         match text {
             "-" => Ok(Self::Standard),
             "null:" => Ok(Self::Null),
@@ -78,6 +85,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(device) => device.fmt(f),
+            Self::Far(target) => target.fmt(f),
             Self::Command(words) => write!(f, "[ {} ]", words.join(" ")),
             Self::Standard => f.write_str("-"),
             Self::Null => f.write_str("null:"),
@@ -92,10 +100,11 @@ impl Place {
     }
 
     /// Opens it.
-    pub fn open(&self, opening: Opening) -> Result<Box<dyn End>> {
+    pub fn open(&self, opening: Opening, reach: &Reach) -> Result<Box<dyn End>> {
         Ok(match self {
             Self::Device(LegDevice::File(path)) => Box::new(FileEnd::open(path, opening)?),
             Self::Device(LegDevice::Nbd(uri)) => Box::new(NbdEnd::open(uri, opening)?),
+            Self::Far(target) => Box::new(SshEnd::open(target, reach, opening)?),
             Self::Command(command) => Box::new(NbdEnd::start(command, opening)?),
             Self::Null if opening.write => Box::new(NullEnd::new(opening.depth)),
             Self::Null => {

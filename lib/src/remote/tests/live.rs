@@ -235,7 +235,7 @@ fn a_dump_arrives_in_order_and_a_tree_is_asked_for_its_nodes() {
     let memory = Memory::default();
     let pushed = Arc::clone(&memory.pushed);
     let (client, _server) = start(memory, true);
-    let call = || Call { root: b"/srv".to_vec(), log: Vec::new(), privileged: false };
+    let call = || Call { root: b"/srv".to_vec(), log: Vec::new(), privileged: false, atime: false };
     let object = client.apply(call()).expect("apply");
     let pieces: Vec<Vec<u8>> = (0..200u8).map(|piece| vec![piece; 3000]).collect();
     let mut tickets = Vec::new();
