@@ -1,6 +1,6 @@
 //! `mirrord` as others start it: sockets that are open already, standard input and output, a parent that ends.
 
-use crate::support::{Dir, Server, Tool, Volume, assert_equal, bin, need, run, wait_for};
+use crate::support::{Dir, Server, Tool, Volume, assert_equal, bin, nbdkit, need, run, wait_for};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -210,4 +210,26 @@ fn mirrord_ends_cleanly_with_its_parent() {
     shell.kill();
     ended(&dir);
     assert!(shell.log().contains("stopping"), "a clean stop: {}", shell.log());
+}
+
+#[test]
+fn a_loop_that_asks_before_it_sleeps_serves_the_same() {
+    if !need(&["nbdkit", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let far = dir.image("far.img", SIZE);
+    let _server = nbdkit(&dir, &dir.path("far.sock"), &["file", &far.to_string_lossy()]);
+    let legs = [
+        format!("near={}", dir.image("near.img", SIZE).display()),
+        format!("far=nbd+unix:///?socket={}", dir.path("far.sock").display()),
+    ];
+    let mut volume = Volume::create(&dir, SIZE, &[&legs[0], &legs[1]], &["--known-zero"]);
+    volume.mirrord(&["serve", "vol", "--spin", "101"]).fails("mirrord", 2, "at most 100");
+    volume.serve(&["--spin", "10"]);
+    volume.wait_synced();
+    let out = run("qemu-io", &["-f", "raw", "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", &volume.uri()]);
+    assert!(out.code == 0 && !out.stdout.contains("failed"), "{}{}", out.stdout, out.stderr);
+    volume.stop();
+    assert_equal(&dir.path("near.img"), &far);
 }

@@ -56,6 +56,9 @@ pub struct VolumeArgs {
     /// Which leg answers reads: local, least-pending, round-robin [default: local]
     #[arg(long, value_name = "POLICY")]
     read_policy: Option<ReadPolicy>,
+    /// With at most two requests in flight, ask the sockets for so long before sleeping [default: 0]
+    #[arg(long, value_name = "MICROSECONDS")]
+    spin: Option<u64>,
 }
 
 /// The command line of `mirrord create`.
@@ -113,6 +116,7 @@ impl VolumeArgs {
             map_block: self.map_block,
             map_durability: self.map_durability,
             read_policy: self.read_policy,
+            spin_us: self.spin,
             legs: self.legs.clone(),
         }
     }

@@ -57,6 +57,7 @@ pub fn difference(old: &VolumeConfig, new: &VolumeConfig) -> Vec<Change> {
     found.compare("map-block", Effect::Never, &old.map_block.bytes(), &new.map_block.bytes());
     found.compare("map-durability", Effect::Restart, &old.map_durability, &new.map_durability);
     found.compare("read-policy", Effect::Now, &old.read_policy, &new.read_policy);
+    found.compare("spin", Effect::Now, &old.spin_us, &new.spin_us);
     legs(&mut found, &old.legs, &new.legs);
     found.0
 }
@@ -114,7 +115,7 @@ mod tests {
         let legs = &["a=/a", "b=/b"][..];
         let old = with(legs, |_| ());
         let range = |text: &str| text.parse().expect(text);
-        let table: [(VolumeConfig, &[&str]); 13] = [
+        let table: [(VolumeConfig, &[&str]); 14] = [
             (old.clone(), &[]),
             (
                 with(legs, |c| c.listen = vec![":1".parse().expect("address")]),
@@ -137,6 +138,7 @@ mod tests {
                 with(legs, |c| c.read_policy = ReadPolicy::RoundRobin),
                 &["read-policy: local, now round-robin"],
             ),
+            (with(legs, |c| c.spin_us = 10), &["spin: 0, now 10"]),
             (
                 with(&["a=/a", "b=/b,read=avoid"], |_| ()),
                 &["leg b: stays b=/b: b=/b,read=avoid needs mirrord leg add, remove or set"],

@@ -52,6 +52,7 @@ pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) 
             .or(file.read_policy)
             .or(stored.read_policy)
             .unwrap_or(ReadPolicy::Local),
+        spin_us: flags.spin_us.or(file.spin_us).or(stored.spin_us).unwrap_or(0),
         legs,
     };
     config.check()?;

@@ -1,7 +1,7 @@
 //! What can be set for a volume.
 
 use super::{Cidr, Listen, MetricsTo};
-use crate::base::{BlockSize, Class, Error, Result};
+use crate::base::{BlockSize, Class, Error, Result, limits};
 use crate::leg::state::words;
 use crate::leg::{LegSpec, LegText};
 use std::path::PathBuf;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub map_durability: Option<MapDurability>,
     /// `read-policy`
     pub read_policy: Option<ReadPolicy>,
+    /// `spin`, in microseconds.
+    pub spin_us: Option<u64>,
     /// `leg`
     pub legs: Vec<LegText>,
 }
@@ -79,6 +81,8 @@ pub struct VolumeConfig {
     pub map_durability: MapDurability,
     /// Which leg answers a read.
     pub read_policy: ReadPolicy,
+    /// With at most two requests in flight, sockets are asked for so many microseconds before the loop sleeps.
+    pub spin_us: u64,
     /// In the order of preference.
     pub legs: Vec<LegSpec>,
 }
@@ -97,6 +101,7 @@ impl VolumeConfig {
             map_block: BlockSize::DEFAULT,
             map_durability: MapDurability::Process,
             read_policy: ReadPolicy::Local,
+            spin_us: 0,
             legs,
         }
     }
@@ -114,6 +119,12 @@ impl VolumeConfig {
             return Err(Error::new(
                 Class::Usage,
                 format!("min-legs is {}: must be from 1 to the number of legs, {legs}", self.min_legs),
+            ));
+        }
+        if self.spin_us > limits::SPIN_US {
+            return Err(Error::new(
+                Class::Usage,
+                format!("spin is {} microseconds: must be at most {}", self.spin_us, limits::SPIN_US),
             ));
         }
         Ok(())

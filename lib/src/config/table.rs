@@ -37,6 +37,7 @@ pub struct Volume {
     map_durability: Option<MapDurability>,
     #[serde(default, deserialize_with = "read_policy")]
     read_policy: Option<ReadPolicy>,
+    spin: Option<u64>,
     #[serde(default)]
     leg: Vec<Leg>,
 }
@@ -156,6 +157,7 @@ impl Volume {
             map_block: self.map_block,
             map_durability: self.map_durability,
             read_policy: self.read_policy,
+            spin_us: self.spin,
             legs,
         })
     }

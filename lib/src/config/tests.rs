@@ -17,7 +17,7 @@ fn the_file_means_the_same_as_the_flags() {
     let file = read(
         "[volume.vol0]\nlisten = [\":1\", \"[::1]:2\"]\nmin-legs = 2\nmap-block = \"128K\"\n\
          allow = [\"10.0.0.0/8\", \"::1\"]\nmetrics = \":9942\"\non-event = \"logger x\"\n\
-         read-policy = \"round-robin\"\nmap-durability = \"process\"\n\
+         read-policy = \"round-robin\"\nspin = 10\nmap-durability = \"process\"\n\
          [[volume.vol0.leg]]\nname = \"here\"\ndevice = \"/srv/a,b\"\n\
          [[volume.vol0.leg]]\nname = \"far\"\ndevice = \"nbd://h/x\"\nread = \"avoid\"\nflush = \"unsafe\"\n\
          timeout = 5\nretries = 9\nmode = \"sync\"\n",
@@ -32,6 +32,7 @@ fn the_file_means_the_same_as_the_flags() {
         min_legs: Some(2),
         map_block: BlockSize::new(128 << 10).ok(),
         read_policy: Some(ReadPolicy::RoundRobin),
+        spin_us: Some(10),
         map_durability: file.map_durability,
         legs: legs.iter().map(|l| l.parse().expect(l)).collect(),
         ..Settings::default()

@@ -53,7 +53,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use workers::{Results, Workers};
 
 /// Names of what epoll waits for. Clients have names from a [`Slab`], which are 2^32 at least.
@@ -72,6 +72,8 @@ const CONTROL: u64 = 1 << 63;
 const IO_THREADS: usize = 8;
 /// Threads that sync maps: of a few legs all at once, of many some.
 const MAP_THREADS: usize = 4;
+/// With more requests in flight there is always something to do.
+const SPIN_REQUESTS: usize = 2;
 /// Connection deadlines are looked at so often, in milliseconds.
 const SWEEP_MS: u64 = 200;
 
@@ -399,7 +401,27 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// Asks the sockets for a while, where a wake-up would cost more than what is awaited. Says whether something
+    /// came.
+    fn spin(&self, ready: &mut Vec<epoll::Event>) -> bool {
+        if self.config.spin_us == 0 || self.totals.requests > SPIN_REQUESTS || self.clients.len() == 0 {
+            return false;
+        }
+        let end = Instant::now() + Duration::from_micros(self.config.spin_us);
+        loop {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&milliseconds(0))) {
+                Ok(0) if Instant::now() < end => {}
+                // What is wrong will be found by the wait that follows.
+                Ok(0) | Err(_) => return false,
+                Ok(_) => return true,
+            }
+        }
+    }
+
     fn wait(&self, ready: &mut Vec<epoll::Event>) -> Result<()> {
+        if self.spin(ready) {
+            return Ok(());
+        }
         let now_ms = self.now_ms();
         // A leg that is overdue waits for something else, whose end wakes the loop.
         let due = self.legs.iter().filter_map(|leg| leg.connect_at?.checked_sub(now_ms));
