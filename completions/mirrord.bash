@@ -145,7 +145,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__create)
-            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --quiet --help"
+            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -200,6 +200,10 @@ _mirrord() {
                     return 0
                     ;;
                 --read-policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --spin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -411,7 +415,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__serve)
-            opts="-s -q -h --config --ephemeral --stdio --exit-with-parent --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --quiet --help"
+            opts="-s -q -h --config --ephemeral --stdio --exit-with-parent --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +466,10 @@ _mirrord() {
                     return 0
                     ;;
                 --read-policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --spin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
