@@ -147,7 +147,7 @@ fn done_a_stock_fio_verifies_what_it_wrote() {
     let mut volume = served(&dir);
     let uri = format!("--uri={}", volume.uri());
     let args = "--name=v --ioengine=nbd --rw=randwrite --bs=4k-64k --size=16M --iodepth=16 --fsync=32 \
-                --verify=crc32c --do_verify=1 --verify_fatal=1";
+                --verify=crc32c --do_verify=1 --verify_fatal=1 --verify_state_save=0";
     let mut args: Vec<_> = args.split_whitespace().collect();
     args.push(&uri);
     run("fio", &args).expect(0);
@@ -198,7 +198,7 @@ fn works_as_leg(dir: &Dir, leg: &str, image: &Path) {
     volume.wait_synced();
     let uri = format!("--uri={}", volume.uri());
     let args = "--name=v --ioengine=nbd --rw=randwrite --bs=4k-256k --size=16M --iodepth=16 --fsync=32 \
-                --verify=crc32c --do_verify=1 --verify_fatal=1";
+                --verify=crc32c --do_verify=1 --verify_fatal=1 --verify_state_save=0";
     let mut args: Vec<_> = args.split_whitespace().collect();
     args.push(&uri);
     run("fio", &args).expect(0);
