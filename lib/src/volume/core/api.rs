@@ -200,6 +200,8 @@ pub enum Command {
     Resume(Option<LegIx>),
     /// Take the leg out like [`Command::Detach`], and answer only when that is durable: the first step of a removal.
     Retire(LegIx),
+    /// A retired leg stays, because its removal could not be finished: it is detached, and may be attached.
+    Retain(LegIx),
     /// A retired leg is no member of the volume any more; its number may be used again.
     Forget(LegIx),
     /// A new leg: its record says durably that it is INCONSISTENT, its map that everything is missing. Its number is

@@ -29,6 +29,7 @@ impl Core {
                 Ok(()) => return,
                 refused => refused,
             },
+            Command::Retain(leg) => self.retain(leg),
             Command::Forget(leg) => self.forget(leg),
             Command::Enlist { leg, config } => self.enlist(leg, config),
             Command::Set { leg, config, moved } => self.set(leg, config, moved),
@@ -55,6 +56,9 @@ impl Core {
     pub(super) fn attach(&mut self, ix: LegIx) -> Result<(), &'static str> {
         let leg = self.legs.get_mut(ix).filter(|leg| leg.state != LegState::Gone);
         let Some(leg) = leg else { return Err("no such leg") };
+        if leg.retiring {
+            return Err("it is being removed");
+        }
         if matches!(leg.state, LegState::Detached | LegState::Failed) {
             leg.state = if leg.inconsistent { LegState::Inconsistent } else { LegState::Outdated };
             leg.troubles = 0;

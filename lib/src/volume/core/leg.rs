@@ -49,6 +49,8 @@ pub(super) struct Leg {
     pub(super) caps: Caps,
     /// Part old, part new, as the record says or will say.
     pub(super) inconsistent: bool,
+    /// It is being removed: it does not come back, or it would be written after its record is gone.
+    pub(super) retiring: bool,
     /// A sync target may be written: its record says INCONSISTENT durably.
     pub(super) open: bool,
     /// The state (sequence) that must be durable before it opens.
@@ -130,6 +132,7 @@ impl Leg {
             attempts: 0,
             caps: Caps::default(),
             inconsistent: record.inconsistent,
+            retiring: false,
             open: false,
             open_after: None,
             missing,

@@ -15,7 +15,14 @@ impl Core {
     /// Step 1 of a removal: out, durably. Whoever asked is answered then; an error leaves the leg detached.
     pub(super) fn retire(&mut self, id: u64, ix: LegIx) -> Result<(), &'static str> {
         self.take_out(ix, LegState::Detached)?;
+        self.legs[ix].retiring = true;
         self.answer_when_durable(id);
+        Ok(())
+    }
+
+    /// The removal could not be finished: the leg stays out, and may come back.
+    pub(super) fn retain(&mut self, ix: LegIx) -> Result<(), &'static str> {
+        self.legs.get_mut(ix).ok_or("no such leg")?.retiring = false;
         Ok(())
     }
 
@@ -117,6 +124,9 @@ impl Core {
         let Some(leg) = self.legs.get(ix).filter(|leg| leg.state != LegState::Gone) else {
             return Err("no such leg");
         };
+        if leg.retiring {
+            return Err("it is being removed");
+        }
         if self.is_last(ix) {
             return Err("it is the last good leg");
         }

@@ -150,6 +150,8 @@ impl Core {
                 self.persist.owed.push((id, wanted));
             } else {
                 let result = if ok { Ok(()) } else { Err("the state could not be made durable") };
+                // What was to be removed stays out, and may come back.
+                self.legs.iter_mut().filter(|_| !ok).for_each(|leg| leg.retiring = false);
                 self.out.push(Action::Answer { id, result });
             }
         }

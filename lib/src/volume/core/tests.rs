@@ -519,6 +519,12 @@ fn a_leg_is_removed_only_after_its_leaving_is_durable_and_its_number_is_used_aga
     assert!(!answered(&rig), "not durable yet");
     rig.persisted();
     assert!(answered(&rig));
+    for command in [Command::Attach(1), Command::Reset(1), Command::Detach(1), Command::Attach(1)] {
+        rig.step(Event::Command { id: 6, command });
+    }
+    let refused = |a: &&Action| matches!(a, Action::Answer { id: 6, result: Err("it is being removed") });
+    assert_eq!(rig.out.iter().filter(refused).count(), 3, "its record may be gone already");
+    assert_eq!(rig.core.status().legs[1].state, LegState::Detached);
     rig.step(Event::Command { id: 8, command: Command::Forget(1) });
     rig.out.clear();
     rig.write(3);

@@ -332,7 +332,13 @@ impl Driver<'_> {
         let Some(Task { key, step }) = self.task.take() else { return };
         let brought = match result {
             Ok(brought) => brought,
-            Err(error) => return self.task_over(key, Err(error)),
+            Err(error) => {
+                if let Step::Dismissing(leg) = step {
+                    let id = super::control::BY_SIGNAL;
+                    self.events.push(CoreEvent::Command { id, command: Command::Retain(leg) });
+                }
+                return self.task_over(key, Err(error));
+            }
         };
         let next = match (step, brought) {
             (Step::Enlisting(spec), Brought::Leg(id, map)) => match self.take_in(&spec, id, map) {
