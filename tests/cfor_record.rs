@@ -75,7 +75,8 @@ fn histories(kind: &str) {
         mutate_with_events(&pair.source.root, &mut random, if run == 0 { 60 } else { 25 });
         let what = format!("{kind}, seed {seed}, run {run}");
         let report = round(&pair);
-        assert_eq!(report.scanned.is_some(), run == 0, "{what}: {report:?}");
+        // On xfs what was seen is not relied on.
+        assert_eq!(report.scanned.is_some(), run == 0 || kind == "xfs", "{what}: {report:?}");
         pair.judge(&what);
     }
 }

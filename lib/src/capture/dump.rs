@@ -269,6 +269,12 @@ fn follow_recorder(
         Ok(None) => return Ok(Err("nobody records".to_owned())),
         Err(error) => return Ok(Err(error.message)),
     };
+    let kind =
+        rustix::fs::fstatfs(tree.fd()).map_err(|e| tree.error(b".", "asking for its file system", e))?.f_type;
+    // Under load, files in directories that were moved have been missed there; why is not understood yet.
+    if kind == libc::XFS_SUPER_MAGIC {
+        return Ok(Err("what a recorder sees on xfs is not relied on".to_owned()));
+    }
     let handle = look(tree.fd(), b"", None).map_err(|e| tree.error(b".", "looking at it", e))?.stamp.handle;
     if answer.root != hex(&handle) || answer.round != number {
         return Ok(Err("the recorder watches another tree".to_owned()));
