@@ -75,8 +75,7 @@ fn histories(kind: &str) {
         mutate_with_events(&pair.source.root, &mut random, if run == 0 { 60 } else { 25 });
         let what = format!("{kind}, seed {seed}, run {run}");
         let report = round(&pair);
-        // On xfs what was seen is not relied on.
-        assert_eq!(report.scanned.is_some(), run == 0 || kind == "xfs", "{what}: {report:?}");
+        assert_eq!(report.scanned.is_some(), run == 0, "{what}: {report:?}");
         pair.judge(&what);
     }
 }

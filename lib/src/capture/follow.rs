@@ -27,6 +27,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 /// The tree and who could not be looked at ([`Mapped::unseen`]), or why it has to be scanned.
 pub type Followed = std::result::Result<(Fresh, BTreeSet<u32>), String>;
 
+const MOVED: &str = "a directory moved while it was looked at";
+
 /// Directories, and the names in them that are to be looked at.
 type Pending = BTreeMap<ObjectId, BTreeSet<Vec<u8>>>;
 
@@ -40,6 +42,8 @@ struct Follower<'a> {
     above: HashMap<ObjectId, (ObjectId, Box<[u8]>)>,
     looked: HashSet<ObjectId>,
     forced: HashSet<ObjectId>,
+    /// A new directory was not where it was seen a moment before: names in it are in no log to come.
+    moved: bool,
     watch: &'a Watch,
 }
 
@@ -86,6 +90,7 @@ pub fn follow(
         by_handle,
         looked: HashSet::new(),
         forced,
+        moved: false,
         watch,
     };
     follower.place_directories();
@@ -94,6 +99,9 @@ pub fn follow(
     }
     if let Some(why) = follower.touched(&touched)? {
         return Ok(Err(why));
+    }
+    if follower.moved {
+        return Ok(Err(MOVED.to_owned()));
     }
     follower.fresh.settle();
     Ok(Ok((follower.fresh, unseen)))
@@ -191,7 +199,7 @@ impl Follower<'_> {
         }
         // What hangs on nothing was removed; what should be there and is not moved just now.
         let mut left = pending.keys().filter(|dir| self.components(**dir).is_some());
-        Ok(left.next().map(|_| "a directory moved while it was looked at".to_owned()))
+        Ok(left.next().map(|_| MOVED.to_owned()))
     }
 
     /// One name: what is there now.
@@ -256,7 +264,8 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// A directory that is new: everything beneath it.
+    /// A directory that is new: everything beneath it. From now on it counts as known, and only what happens to it
+    /// later is in a log; so all of it is listed now, or a scan is owed.
     fn walk(&mut self, dir: ObjectId, above: &OwnedFd, name: &[u8]) -> Result<()> {
         let mut waiting = vec![(
             dir,
@@ -267,9 +276,19 @@ impl Follower<'_> {
             self.watch.check()?;
             let fd = match super::inspect::open_quiet(above.as_fd(), &name, Kind::Dir) {
                 Ok(fd) => fd,
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    self.moved = true;
+                    continue;
+                }
                 Err(e) => return Err(self.root.error(&name, "opening it", e)),
             };
+            let there =
+                look(fd.as_fd(), b"", None).map_err(|e| self.root.error(&name, "looking at it", e))?;
+            let known = self.fresh.index.objects.get(&dir);
+            if known.is_none_or(|known| known.stamp.handle != there.stamp.handle) {
+                self.moved = true;
+                continue;
+            }
             for below in entries(fd.as_fd()).map_err(|e| self.root.error(&name, "listing it", e))? {
                 let seen = match look(fd.as_fd(), &below, Some(self.device)) {
                     Ok(seen) => seen,
