@@ -26,8 +26,7 @@
 //!
 //! What must be true at every instant and after any crash. Each is checked in `tests/simulate.rs` over thousands
 //! of random histories, where every single rule that keeps it ([`volume::core::Rule`]) is also switched off once
-//! and must be missed; most of the rules also have a test by hand in `volume/core/tests.rs`, the others have
-//! the simulation alone.
+//! and must be missed; each also has a test by hand beside the core (`volume/core/*tests.rs`).
 //!
 //! 1. **Superset.** Where a leg differs from what a read of the volume may return, its map is marked; writes
 //!    that ended in an error are included. A crash may widen a map, never void it; by how much is told.

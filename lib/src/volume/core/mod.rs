@@ -23,6 +23,8 @@ mod persist;
 mod read;
 mod resync;
 mod rules;
+#[cfg(test)]
+mod rules_tests;
 mod start;
 mod status;
 #[cfg(test)]
