@@ -100,6 +100,29 @@ fn done_recorded_histories_end_identical_on_btrfs() {
     histories("btrfs");
 }
 
+/// Found under load: of two names of a file the later directory was removed, and the file was then thought to be gone
+/// with it; what had been written to it was missed.
+#[test]
+fn a_file_that_loses_one_name_with_a_directory_is_looked_at_by_the_other() {
+    if !need(&TOOLS) {
+        return;
+    }
+    let disk = Disk::new("ext4");
+    let pair = recorded(&disk);
+    let root = &pair.source.root;
+    for dir in ["a", "b"] {
+        fs::create_dir(root.join(dir)).expect("mkdir");
+    }
+    fs::write(root.join("a/x"), "one").expect("write");
+    fs::hard_link(root.join("a/x"), root.join("b/x")).expect("link");
+    let _recorder = Recording::start(&pair);
+    round(&pair);
+    fs::write(root.join("a/x"), "two, longer").expect("write");
+    fs::remove_dir_all(root.join("b")).expect("remove");
+    assert_eq!(round(&pair).scanned, None);
+    pair.judge("after the directory was removed");
+}
+
 #[test]
 fn a_recorder_that_died_owes_a_scan_and_so_does_the_time_before_the_next() {
     if !need(&TOOLS) {

@@ -4,6 +4,7 @@
 //!
 //! `MIRROR_SOAK` is how long each takes (`s`, `m`, `h`), `MIRROR_SEED` a number that a failing run has printed.
 
+mod follow; // a tree under load is recorded, dumped and applied
 mod legs; // fio verifies a volume whose far legs are killed at random
 
 use crate::support::Random;

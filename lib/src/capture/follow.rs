@@ -8,7 +8,10 @@
 //! 4. Files that are mapped for writing at this moment are looked at too: stores into them have no event until they
 //!    are unmapped.
 //!
-//! What moves while it is looked at ends this, and a scan is owed: the log of the next round would not have all of it.
+//! The tree may change meanwhile. What is seen then need not be a moment of it; but every name that is seen wrongly,
+//! or not at all, is either in the log that the recorder began before this, or in a directory that is marked to be
+//! listed the next time, so that a last round, with nothing moving, makes it right. If a directory that the log names
+//! is nowhere to be found at the moment, a scan is owed.
 
 use super::STAGE;
 use super::inspect::{Look, device_of, look};
@@ -42,8 +45,6 @@ struct Follower<'a> {
     above: HashMap<ObjectId, (ObjectId, Box<[u8]>)>,
     looked: HashSet<ObjectId>,
     forced: HashSet<ObjectId>,
-    /// A new directory was not where it was seen a moment before: names in it are in no log to come.
-    moved: bool,
     watch: &'a Watch,
 }
 
@@ -90,18 +91,17 @@ pub fn follow(
         by_handle,
         looked: HashSet::new(),
         forced,
-        moved: false,
         watch,
     };
     follower.place_directories();
+    for dir in &follower.fresh.unlisted {
+        pending.entry(*dir).or_default();
+    }
     if let Some(why) = follower.names(pending)? {
         return Ok(Err(why));
     }
     if let Some(why) = follower.touched(&touched)? {
         return Ok(Err(why));
-    }
-    if follower.moved {
-        return Ok(Err(MOVED.to_owned()));
     }
     follower.fresh.settle();
     Ok(Ok((follower.fresh, unseen)))
@@ -187,7 +187,11 @@ impl Follower<'_> {
             for (_, dir) in order {
                 self.watch.check()?;
                 let Some(fd) = self.open(dir)? else { continue };
-                for name in pending.remove(&dir).unwrap_or_default() {
+                let mut names = pending.remove(&dir).unwrap_or_default();
+                if self.fresh.unlisted.remove(&dir) {
+                    names.extend(self.every_name(dir, &fd)?);
+                }
+                for name in names {
                     if dir != ObjectId::ROOT || name != STAGE {
                         self.entry(dir, &fd, &name)?;
                     }
@@ -200,6 +204,14 @@ impl Follower<'_> {
         // What hangs on nothing was removed; what should be there and is not moved just now.
         let mut left = pending.keys().filter(|dir| self.components(**dir).is_some());
         Ok(left.next().map(|_| MOVED.to_owned()))
+    }
+
+    /// The names that a directory has, and those it is thought to have.
+    fn every_name(&self, dir: ObjectId, fd: &OwnedFd) -> Result<Vec<Vec<u8>>> {
+        let mut names = entries(fd.as_fd()).map_err(|e| self.root.error(b".", "listing a directory", e))?;
+        let known = self.fresh.index.objects.get(&dir).into_iter().flat_map(|object| object.entries.keys());
+        names.extend(known.map(|name| name.to_vec()));
+        Ok(names)
     }
 
     /// One name: what is there now.
@@ -265,7 +277,7 @@ impl Follower<'_> {
     }
 
     /// A directory that is new: everything beneath it. From now on it counts as known, and only what happens to it
-    /// later is in a log; so all of it is listed now, or a scan is owed.
+    /// later is in a log; so all of it is listed now, or when the log is followed the next time.
     fn walk(&mut self, dir: ObjectId, above: &OwnedFd, name: &[u8]) -> Result<()> {
         let mut waiting = vec![(
             dir,
@@ -277,7 +289,7 @@ impl Follower<'_> {
             let fd = match super::inspect::open_quiet(above.as_fd(), &name, Kind::Dir) {
                 Ok(fd) => fd,
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    self.moved = true;
+                    self.fresh.unlisted.insert(dir);
                     continue;
                 }
                 Err(e) => return Err(self.root.error(&name, "opening it", e)),
@@ -286,7 +298,7 @@ impl Follower<'_> {
                 look(fd.as_fd(), b"", None).map_err(|e| self.root.error(&name, "looking at it", e))?;
             let known = self.fresh.index.objects.get(&dir);
             if known.is_none_or(|known| known.stamp.handle != there.stamp.handle) {
-                self.moved = true;
+                self.fresh.unlisted.insert(dir);
                 continue;
             }
             for below in entries(fd.as_fd()).map_err(|e| self.root.error(&name, "listing it", e))? {
@@ -331,7 +343,8 @@ impl Follower<'_> {
         let mut names: BTreeMap<ObjectId, (ObjectId, Box<[u8]>)> = BTreeMap::new();
         for (dir, object) in &self.fresh.index.objects {
             for (name, id) in object.entries.iter().filter(|(_, id)| wanted.contains(id)) {
-                if *dir == ObjectId::ROOT || self.above.contains_key(dir) {
+                // Of several names one may have been removed, with a directory above it.
+                if !names.contains_key(id) && self.components(*dir).is_some() {
                     names.insert(*id, (*dir, name.clone()));
                 }
             }
@@ -341,10 +354,6 @@ impl Follower<'_> {
         }
         for (id, (dir, name)) in names {
             self.watch.check()?;
-            if self.components(dir).is_none() {
-                // Removed with the directory it was in.
-                continue;
-            }
             let moved = || Ok(Some("a file moved while it was looked at".to_owned()));
             let Some(fd) = self.open(dir)? else { return moved() };
             let seen = match look(fd.as_fd(), &name, Some(self.device)) {
@@ -362,3 +371,7 @@ impl Follower<'_> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

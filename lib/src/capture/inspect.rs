@@ -74,7 +74,7 @@ pub fn look(dir: BorrowedFd<'_>, name: &[u8], device: Option<(u32, u32)>) -> io:
         xattrs: Xattrs::new(),
     };
     let handle = identity(dir, &name, &stat)?;
-    let stamp = Stamp { handle, ctime: time(stat.stx_ctime), unsure: false };
+    let stamp = Stamp { handle, ctime: time(stat.stx_ctime), unsure: false, unlisted: false };
     let last_access = time(stat.stx_atime);
     Ok(Look { meta, stamp, last_access, foreign: mounted || device.is_some_and(|device| device != own) })
 }

@@ -15,6 +15,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+/// How often metadata is read again that changed while it was read.
+const ATTEMPTS: u32 = 16;
+
 /// What takes the differences of a scan.
 pub trait Sink {
     /// An object was read: as it is in the index now, and whether its content differs from the base.
@@ -40,6 +43,9 @@ pub struct Fresh {
     pub index: Index,
     /// Objects that are new or may have changed.
     pub stale: BTreeSet<ObjectId>,
+    /// Directories of which not every entry is known ([`crate::fslog::index::Stamp::unlisted`]): they are listed
+    /// when the log is followed the next time.
+    pub(super) unlisted: BTreeSet<ObjectId>,
     /// Objects of which nothing but the time of access is another one.
     accessed: Vec<ObjectId>,
     places: HashMap<ObjectId, (ObjectId, Box<[u8]>)>,
@@ -59,7 +65,7 @@ pub fn begin(root: &Root, base: &Index, options: u32, time: i64, watch: &Watch) 
     let known: HashMap<&[u8], ObjectId> =
         base.objects.iter().map(|(id, object)| (&*object.stamp.handle, *id)).collect();
     let index = Index { options, time, objects: std::collections::BTreeMap::new(), ..base.clone_head() };
-    let mut fresh = Fresh { index, stale: BTreeSet::new(), accessed: Vec::new(), places: HashMap::new() };
+    let mut fresh = Fresh::of(index);
     fresh.assemble(base, &known, walked);
     Ok(fresh)
 }
@@ -94,6 +100,11 @@ pub fn nothing() -> Result<Index> {
 }
 
 impl Fresh {
+    fn of(index: Index) -> Self {
+        let (stale, unlisted) = (BTreeSet::new(), BTreeSet::new());
+        Self { index, stale, unlisted, accessed: Vec::new(), places: HashMap::new() }
+    }
+
     /// Gives every object its number, level by level, in order of names.
     fn assemble(&mut self, base: &Index, known: &HashMap<&[u8], ObjectId>, mut walked: Walked) {
         let mut own: HashMap<Box<[u8]>, ObjectId> = HashMap::new();
@@ -120,7 +131,8 @@ impl Fresh {
                     };
                     let is_dir = found.look.meta.kind == Kind::Dir;
                     if again && is_dir {
-                        // Moved while it was looked for: its second place is found by the next scan.
+                        // Moved while it was looked for: its second place is found by the next scan, and is in
+                        // the log of a recorder.
                         continue;
                     }
                     if let Some(dir) = self.index.objects.get_mut(&dir) {
@@ -131,7 +143,12 @@ impl Fresh {
                     }
                     own.insert(handle.clone(), id);
                     self.places.insert(id, (dir, found.name.clone()));
-                    below.extend(found.dir.map(|number| (id, number)));
+                    if let Some(number) = found.dir {
+                        below.push((id, number));
+                        if walked.missed.contains(&number) {
+                            self.unlisted.insert(id);
+                        }
+                    }
                     self.add(base, id, found);
                 }
             }
@@ -141,8 +158,10 @@ impl Fresh {
 
     /// Everything as a base has it, to be renewed in places.
     pub(super) fn of_base(base: &Index, time: i64) -> Self {
-        let index = Index { time, ..base.clone() };
-        Self { index, stale: BTreeSet::new(), accessed: Vec::new(), places: HashMap::new() }
+        let mut fresh = Self::of(Index { time, ..base.clone() });
+        let objects = base.objects.iter().filter(|(_, object)| object.stamp.unlisted);
+        fresh.unlisted = objects.map(|(id, _)| *id).collect();
+        fresh
     }
 
     /// Takes an object from the base, or marks it to be read.
@@ -237,7 +256,11 @@ impl Fresh {
             }
         }
         self.stale.clear();
-        self.forget(&vanished)
+        self.forget(&vanished)?;
+        for (id, object) in &mut self.index.objects {
+            object.stamp.unlisted = self.unlisted.contains(id);
+        }
+        Ok(())
     }
 
     /// Takes the metadata of one object; false if it is not the one that was seen any more.
@@ -246,10 +269,18 @@ impl Fresh {
         let limit = self.index.time - limits::CLOCK_TICK_NS;
         let Some(object) = self.index.objects.get_mut(&id) else { return Ok(false) };
         let mut seen = look(dir.as_fd(), name, None)?;
-        if (&seen.stamp.handle, seen.meta.kind) != (&object.stamp.handle, object.meta.kind) {
-            return Ok(false);
+        for attempt in 0.. {
+            if (&seen.stamp.handle, seen.meta.kind) != (&object.stamp.handle, object.meta.kind) {
+                return Ok(false);
+            }
+            inspect::complete(dir.as_fd(), name, options, &mut seen.meta)?;
+            // Mode and access list of two moments may be such as no file system keeps together.
+            let after = look(dir.as_fd(), name, None)?;
+            if attempt == ATTEMPTS || after.stamp == seen.stamp {
+                break;
+            }
+            seen = after;
         }
-        inspect::complete(dir.as_fd(), name, options, &mut seen.meta)?;
         seen.stamp.unsure = seen.stamp.ctime.as_nanos() >= limit;
         seen.meta.atime = seen.atime(options);
         (object.meta, object.stamp) = (seen.meta, seen.stamp);
@@ -342,7 +373,8 @@ impl Fresh {
         self.accessed.retain(|id| reached.contains(id));
     }
 
-    /// Takes objects out, with everything beneath them.
+    /// Takes objects out, with everything beneath them. They may be where they were, in a directory that moved; so
+    /// those directories are to be listed again.
     fn forget(&mut self, vanished: &[ObjectId]) -> Result<()> {
         if vanished.is_empty() {
             return Ok(());
@@ -351,8 +383,12 @@ impl Fresh {
             return Err(Error::new(Class::Io, "scanning: the root vanished meanwhile"));
         }
         let mut out: BTreeSet<_> = vanished.iter().copied().collect();
-        for object in self.index.objects.values_mut() {
+        for (dir, object) in &mut self.index.objects {
+            let before = object.entries.len();
             object.entries.retain(|_, id| !out.contains(id));
+            if object.entries.len() < before {
+                self.unlisted.insert(*dir);
+            }
         }
         // What hangs on nothing any more.
         let mut reached = BTreeSet::from([ObjectId::ROOT]);

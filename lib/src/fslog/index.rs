@@ -26,7 +26,14 @@ pub struct Stamp {
     pub ctime: Time,
     /// Changed so shortly before it was looked at that a later change may have the same time.
     pub unsure: bool,
+    /// A directory that moved, or vanished, before it was listed: not all of its entries are known, and a recorder
+    /// tells only of those that change.
+    pub unlisted: bool,
 }
+
+/// Bits of a stamp in a file.
+const UNSURE: u8 = 1;
+const UNLISTED: u8 = 2;
 
 /// One object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +172,8 @@ impl Index {
             let mut pack = Pack::default();
             pack.u64(id.0).string(&each.stamp.handle);
             each.stamp.ctime.pack(&mut pack);
-            pack.u8(u8::from(each.stamp.unsure));
+            let bit = |so: bool, bit: u8| if so { bit } else { 0 };
+            pack.u8(bit(each.stamp.unsure, UNSURE) | bit(each.stamp.unlisted, UNLISTED));
             each.meta.pack(&mut pack);
             frames.frame(OBJECT, &[&pack.0])?;
             let entries: Vec<_> = each.entries.iter().collect();
@@ -222,11 +230,9 @@ impl Index {
     fn take(&mut self, kind: u8, mut from: Unpack<'_>) -> Result<()> {
         let id = ObjectId(from.u64()?);
         if kind == OBJECT {
-            let stamp = Stamp {
-                handle: from.string(limits::FILE_HANDLE)?.into(),
-                ctime: Time::unpack(&mut from)?,
-                unsure: from.u8()? != 0,
-            };
+            let (handle, ctime) = (from.string(limits::FILE_HANDLE)?.into(), Time::unpack(&mut from)?);
+            let bits = from.u8()?;
+            let stamp = Stamp { handle, ctime, unsure: bits & UNSURE != 0, unlisted: bits & UNLISTED != 0 };
             let meta = Meta::unpack(&mut from)?;
             from.end()?;
             let new = Object { meta, content: Content::default(), entries: Entries::new(), stamp };

@@ -34,7 +34,8 @@ fn an_index_reads_back_as_it_was_written() {
     file.meta.size = 3 << 20;
     file.content.push(1, Digest([1; 32]));
     file.content.push(20, Digest([2; 32]));
-    file.stamp = Stamp { handle: [1, 2].into(), ctime: Time { seconds: 9, nanos: 8 }, unsure: true };
+    file.stamp =
+        Stamp { handle: [1, 2].into(), ctime: Time { seconds: 9, nanos: 8 }, unsure: true, unlisted: false };
     index.seal().expect("root");
     let bytes = index.write("x", Vec::new()).expect("write");
     assert_eq!(Index::read("x", &bytes[..]).expect("read"), index);
