@@ -10,6 +10,7 @@ pub mod file;
 pub mod in_use;
 pub mod lock;
 pub mod output;
+pub mod window;
 
 pub use beneath::Confined;
 pub use boot::boot_id;
@@ -18,3 +19,4 @@ pub use fields::Features;
 pub use file::{Extent, FileDevice};
 pub use in_use::check_not_in_use;
 pub use output::Output;
+pub use window::Window;

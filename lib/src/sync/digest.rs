@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 
 /// Bytes of one part: long enough for the system's read-ahead, short enough to share out the end of a device.
-const PART: u64 = 8 << 20;
+const PART: u64 = 4 << 20;
 /// Bytes that are read at a time: they are hashed while they are still in the core's cache.
 const PIECE: u64 = 256 << 10;
 /// Most parts that may wait for one before them.
@@ -200,9 +200,15 @@ fn hash(reader: &mut Reader, part: ByteRange, block: BlockSize, zero: &Digest) -
         return Ok(digests);
     }
     let mut digests = Vec::with_capacity(block.count(part.len) as usize);
-    let mut buf = vec![0; PIECE.max(block.bytes()).min(part.len) as usize];
+    let mut buf = Vec::new();
     let zeroes = reader.zeroes(part)?;
-    for (piece, is_zero) in pieces(&zeroes, part, block) {
+    let pieces = pieces(&zeroes, part, block);
+    let any_data = pieces.iter().any(|(_, is_zero)| !is_zero);
+    let window = any_data.then(|| reader.window(part)).flatten();
+    let each = |bytes: &[u8]| -> Vec<Digest> {
+        bytes.chunks(block.bytes() as usize).map(|block| *blake3::hash(block).as_bytes()).collect()
+    };
+    for (piece, is_zero) in pieces {
         if is_zero {
             let whole = piece.len / block.bytes();
             digests.extend(std::iter::repeat_n(*zero, whole as usize));
@@ -211,9 +217,13 @@ fn hash(reader: &mut Reader, part: ByteRange, block: BlockSize, zero: &Digest) -
             }
             continue;
         }
-        let buf = &mut buf[..piece.len as usize];
-        reader.read(piece.offset, buf)?;
-        digests.extend(buf.chunks(block.bytes() as usize).map(|block| *blake3::hash(block).as_bytes()));
+        if let Some(seen) = window.as_ref().and_then(|window| window.with(piece, each)) {
+            digests.extend(seen);
+            continue;
+        }
+        buf.resize(piece.len as usize, 0);
+        reader.read(piece.offset, &mut buf)?;
+        digests.extend(each(&buf));
     }
     Ok(digests)
 }
