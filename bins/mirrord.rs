@@ -7,6 +7,7 @@ use mirror::base::Name;
 use mirror::cli::admin::{LegVerb, leg, resize};
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::check::{self, CheckArgs};
+use mirror::cli::verify::{VerifyArgs, verify};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
 use mirror::cli::wait::{Until, wait};
 use mirror::cli::{self, ProgressTo, trackers, value};
@@ -91,6 +92,8 @@ enum Verb {
     Pause(MaybeLeg),
     /// Let copies go on
     Resume(MaybeLeg),
+    /// Compare the legs while clients work: 0 equal, 1 they differ, 8 not everything was compared
+    Verify(VerifyArgs),
     /// Make a volume larger; its legs have been extended before
     Resize {
         /// Which volume
@@ -177,6 +180,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Check(_) => {}
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
         Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
+        Verb::Verify(args) => verify(&args, cli.quiet)?,
         Verb::Resize { name, size, .. } => resize(&name, size, cli.quiet)?,
         Verb::Tracker(action) => match action {
             Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,

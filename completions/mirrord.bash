@@ -52,6 +52,9 @@ _mirrord() {
             mirrord,tracker)
                 cmd="mirrord__subcmd__tracker"
                 ;;
+            mirrord,verify)
+                cmd="mirrord__subcmd__verify"
+                ;;
             mirrord,wait)
                 cmd="mirrord__subcmd__wait"
                 ;;
@@ -95,7 +98,7 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync pause resume resize tracker check-config"
+            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync pause resume verify resize tracker check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -547,6 +550,28 @@ _mirrord() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__verify)
+            opts="-q -h --repair-from --json --progress --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --repair-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -37,6 +37,7 @@ complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "leg" -d 'Add, remov
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resync" -d 'Copy what is missing to a leg, or to all that miss something'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "pause" -d 'Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resume" -d 'Let copies go on'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "verify" -d 'Compare the legs while clients work: 0 equal, 1 they differ, 8 not everything was compared'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resize" -d 'Make a volume larger; its legs have been extended before'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "tracker" -d 'Trackers: what changed since a moment, for backups and further copies'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "check-config" -d 'Check a configuration file: silence and 0 when it is right'
@@ -134,6 +135,11 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand pause" -s q -l quiet -d 
 complete -c mirrord -n "__fish_mirrord_using_subcommand pause" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resume" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resume" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -l repair-from -d 'Copy the blocks that differ from this leg to those that hold something else' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -l json -d 'Print what was found as JSON'
+complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -l grow -d 'As large as its smallest leg'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -s h -l help -d 'Print help'

@@ -268,6 +268,19 @@ _arguments "${_arguments_options[@]}" : \
 '::leg -- Which leg; without it all legs:_default' \
 && ret=0
 ;;
+(verify)
+_arguments "${_arguments_options[@]}" : \
+'--repair-from=[Copy the blocks that differ from this leg to those that hold something else]:LEG:_default' \
+'--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
+'--json[Print what was found as JSON]' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'::leg -- Only what differs between this leg and another:_default' \
+&& ret=0
+;;
 (resize)
 _arguments "${_arguments_options[@]}" : \
 '--grow[As large as its smallest leg]' \
@@ -357,6 +370,7 @@ _mirrord_commands() {
 'resync:Copy what is missing to a leg, or to all that miss something' \
 'pause:Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends' \
 'resume:Let copies go on' \
+'verify:Compare the legs while clients work\: 0 equal, 1 they differ, 8 not everything was compared' \
 'resize:Make a volume larger; its legs have been extended before' \
 'tracker:Trackers\: what changed since a moment, for backups and further copies' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
@@ -490,6 +504,11 @@ _mirrord__subcmd__tracker__subcmd__ls_commands() {
 _mirrord__subcmd__tracker__subcmd__remove_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord tracker remove commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__verify_commands] )) ||
+_mirrord__subcmd__verify_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord verify commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__wait_commands] )) ||
 _mirrord__subcmd__wait_commands() {

@@ -1,6 +1,7 @@
 //! Every JSON document that a program prints is in `mirror-json(5)`, with every key it has.
 
 use crate::support::{Dir, Tool, bin, root};
+use mirror::control::verify::{VerifiedLeg, VerifiedRange, VerifyResult, VerifyStatus};
 use mirror::control::{Event, EventKind, LegStatus, ResyncStatus, Status, TrackerStatus};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,10 +74,19 @@ fn documents() -> Vec<Value> {
     let leg = LegStatus { resync: Some(ResyncStatus::default()), ..LegStatus::default() };
     let volume = "vol".parse().expect("name");
     let trackers = vec![TrackerStatus::default()];
-    let status = Status { legs: vec![leg], trackers, ..Status::new(&volume) };
+    let verify = Some(VerifyStatus { estimated_seconds_to_finish: Some(1), ..VerifyStatus::default() });
+    let status = Status { legs: vec![leg], trackers, verify, ..Status::new(&volume) };
+    let found = VerifyResult {
+        legs: vec![VerifiedLeg::default()],
+        ranges: vec![VerifiedRange::default()],
+        ..VerifyResult::default()
+    };
     let event = Event::new(1, EventKind::Leave, &volume, Some(&volume), "text");
-    let mut all =
-        vec![serde_json::to_value(&status).expect("status"), serde_json::to_value(&event).expect("event")];
+    let mut all = vec![
+        serde_json::to_value(&status).expect("status"),
+        serde_json::to_value(&event).expect("event"),
+        serde_json::to_value(&found).expect("found"),
+    ];
     let mut take = |program: &str, args: &[&str], code: i32| {
         let tool = Tool::new(bin(program)).args(args).env("MIRROR_STATE_DIR", dir.state());
         let out = tool.run().expect(code).stdout;
@@ -134,9 +144,14 @@ fn every_key_that_is_printed_is_explained() {
         assert!(missing.is_empty(), "{schema}: not in man/mirror-json.5: {missing:?}");
     }
     // What a status and an event hold is known in full: nothing is explained that is not there.
-    for schema in
-        ["mirrord-status/1", "mirrord-event/1", "mirrord-create/1", "dirtymap-stat/1", "cfor-apply/1"]
-    {
+    for schema in [
+        "mirrord-status/1",
+        "mirrord-event/1",
+        "mirrord-verify/1",
+        "mirrord-create/1",
+        "dirtymap-stat/1",
+        "cfor-apply/1",
+    ] {
         assert_eq!(page[schema], printed[schema], "{schema}: in the page (left), printed (right)");
     }
 }

@@ -40,6 +40,8 @@ mod storage;
 mod tracker;
 #[path = "simulate/trouble.rs"]
 mod trouble;
+#[path = "simulate/verify.rs"]
+mod verify;
 #[path = "simulate/world.rs"]
 mod world;
 

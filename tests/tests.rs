@@ -36,4 +36,5 @@ mod sync_crash; // mirror-sync killed at random moments, and what it may have cl
 mod sync_delta; // deltas made, sent, applied, staged, rolled back
 mod sync_tracker; // increments from a tracker of a running volume
 mod tidy; // floors, sizes, banned words
-mod trackers; // what changed since a moment: kept, shown, rotated under load and under kills
+mod trackers;
+mod verify; // legs compared while clients work: found, shown, repaired // what changed since a moment: kept, shown, rotated under load and under kills

@@ -66,6 +66,7 @@ impl World<'_> {
                 self.send(*leg, session, *io, What::Flush, 0, Vec::new());
                 self.spring(Moment::Flush);
             }
+            Action::Compare { range, reads } => self.compare(*range, reads)?,
             Action::Release { io } => drop(self.data.remove(io)),
             Action::Reply { token, answer } => self.reply(*token, *answer)?,
             Action::Persist { seq, legs, mint } => self.persist(*seq, legs, *mint)?,
@@ -89,6 +90,7 @@ impl World<'_> {
                 };
                 self.commands.0.swap_remove(at);
                 self.taken(*id, result.is_ok());
+                self.verified(*id, result.is_ok())?;
             }
             Action::Note { leg, note: Note::Elected } => self.elected = *leg,
             Action::Note { note: Note::Serving, .. } => self.served = true,
@@ -244,6 +246,7 @@ impl World<'_> {
         let when = self.now + self.random.below(slow);
         self.at(when, Entry::PersistExecute(seq, self.incarnation));
         self.spring(Moment::Persist);
+        self.verify_persists();
         Ok(())
     }
 

@@ -50,6 +50,10 @@ pub struct Setup {
     pub connections: usize,
     /// Requests in flight on each.
     pub depth: usize,
+    /// At the end a leg is corrupted, found out and repaired.
+    pub corrupt: bool,
+    /// The process may die in the repair; otherwise clients go on beside it.
+    pub corrupt_crash: bool,
 }
 
 /// What to fail.
@@ -164,6 +168,11 @@ pub enum Trouble {
         /// Until they are confirmed or given back.
         wait_ms: u64,
     },
+    /// An administrator compares the legs.
+    Verify {
+        /// The leg to repair from.
+        from: Option<usize>,
+    },
     /// An administrator's command.
     Admin(Command),
     /// The next time this happens, that follows within milliseconds.
@@ -242,6 +251,13 @@ impl Plan {
                 things.push((own.below(at + 1), Thing::Trouble(Trouble::BadMaps { for_ms })));
             }
         }
+        let mut verifies = Random::new(seed ^ 0x5EE5);
+        for _ in 0..verifies.between(profile.verifies.0, profile.verifies.1) {
+            let from = verifies.chance(300).then(|| verifies.index(setup.legs.len()));
+            things.push((verifies.below(at + 1), Thing::Trouble(Trouble::Verify { from })));
+        }
+        setup.corrupt = verifies.chance(profile.corrupt.0);
+        setup.corrupt_crash = verifies.chance(profile.corrupt.1);
         things.sort_by_key(|t| t.0);
         Self { seed, setup, things }
     }
@@ -278,6 +294,8 @@ fn setup(random: &mut Random, profile: &Profile) -> Setup {
         power: None,
         connections: random.between(2, 4) as usize,
         depth: random.between(1, 5) as usize,
+        corrupt: false,
+        corrupt_crash: false,
     }
 }
 

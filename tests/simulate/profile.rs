@@ -42,6 +42,10 @@ pub struct Profile {
     pub admin: [u64; 9],
     /// Rotations of the tracker, from and to.
     pub rotations: (u64, u64),
+    /// Comparisons of the legs, from and to.
+    pub verifies: (u64, u64),
+    /// A leg is corrupted at the end, and the process may die in the repair; of 1000.
+    pub corrupt: (u64, u64),
     /// Longest time a leg is away.
     pub away_ms: u64,
 }
@@ -66,6 +70,8 @@ impl Default for Profile {
             power: 300,
             admin: [3, 3, 2, 4, 1, 1, 2, 3, 1],
             rotations: (2, 10),
+            verifies: (0, 2),
+            corrupt: (150, 400),
             away_ms: 1200,
         }
     }
@@ -144,6 +150,10 @@ impl Profile {
             Rule::MapSyncFirst | Rule::MapSyncJoins | Rule::MapSyncFails | Rule::CoolHeats => {
                 Self { power: 1000, crashes: [8, 20, 3, 8, 8], ..base }
             }
+            // Comparisons beside many writes of the same blocks.
+            Rule::VerifyLocks | Rule::VerifySecondLook => Self { verifies: (10, 30), hot: 850, ..base },
+            // Deaths in repairs.
+            Rule::VerifyLeavesFirst => Self { corrupt: (1000, 1000), min_legs: 0, ..base },
             Rule::TrackerFirst | Rule::TrackerInFlight => Self { rotations: (10, 30), ..base },
             _ => base,
         }

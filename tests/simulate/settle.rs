@@ -78,7 +78,10 @@ impl World<'_> {
                     && l.connected
                     && l.missing_bytes + l.held_bytes + l.rewrite_bytes == 0
             });
-        if quiet && self.clients.idle() && self.inbox.is_empty() {
+        if self.verifier_is_at_work() || (quiet && self.clients.idle() && self.inbox.is_empty()) {
+            if !self.verify_at_end(&status)? {
+                return self.bounded(SETTLE_MS, "verify and repair do not end");
+            }
             self.enter(Phase::Reading);
             return Ok(());
         }

@@ -43,6 +43,7 @@ impl World<'_> {
             Trouble::Strays { leg, count } => self.strays(*leg, *count),
             Trouble::BadMaps { for_ms } => self.bad_maps_until = self.now + for_ms,
             Trouble::Rotate { wait_ms } => self.rotate(*wait_ms),
+            Trouble::Verify { from } => self.verify(*from),
             Trouble::Admin(command) => {
                 if self.core.is_some() && self.stopping.is_none() {
                     self.command(*command);
@@ -130,6 +131,7 @@ impl World<'_> {
         self.commands.0.clear();
         self.retiring.clear();
         self.tracked.end();
+        self.verifier.end();
         self.syncing = None;
         self.stopping = None;
         if self.pending.as_ref().is_some_and(|p| !p.executed) && self.random.chance(500) {

@@ -11,6 +11,7 @@ use crate::random::Random;
 use crate::register::Register;
 use crate::state::{Check, Disk, Entry, MapFile, Pending, Phase, Violation};
 use crate::tracker::Tracked;
+use crate::verify::Verifier;
 use mirror::base::{BlockSize, ByteRange};
 use mirror::map::BlockSet;
 use mirror::volume::core::{Action, Config, Core, Event, IoId, LegRecord, LegStart, Rules, TICK_MS};
@@ -37,6 +38,8 @@ pub struct World<'a> {
     pub maps: Vec<MapFile>,
     /// What has changed, and who copies it.
     pub tracked: Tracked,
+    /// Who compares the legs.
+    pub verifier: Verifier,
     /// Their records.
     pub disk: Disk,
     /// A state on its way.
@@ -122,6 +125,7 @@ impl<'a> World<'a> {
             requests: Vec::new(),
             maps,
             tracked: Tracked::new(plan),
+            verifier: Verifier::new(plan),
             disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
             pending: None,
             bad_persist_until: 0,
@@ -236,6 +240,7 @@ impl<'a> World<'a> {
             Entry::MapsSynced(seq, incarnation) => self.maps_synced(seq, incarnation),
             Entry::Confirm(incarnation) => self.confirm(incarnation),
             Entry::Start => self.start(),
+            Entry::Die(incarnation) => self.die(incarnation),
             Entry::LateClear(leg) => self.late_clear(leg),
             Entry::Evict(leg, tries) => self.evict(leg, tries),
             Entry::Next(connection) => self.issue(connection),

@@ -103,6 +103,12 @@ pub const POOL_IDLE: usize = 32 << 20;
 pub const COPY_LEN: u64 = 1 << 20;
 /// Most copies in flight for one leg.
 pub const COPIES: usize = 8;
+/// Most looks of a verify in flight, each [`COPY_LEN`] of every leg: with 32 legs 128 MiB.
+pub const LOOKS: usize = 4;
+/// Looks in flight while it yields to clients.
+pub const LOOKS_YIELDING: usize = 1;
+/// Most ranges that a verify lists: past it a person repairs, and does not read on.
+pub const VERIFY_RANGES: usize = 256;
 /// After so many client writes that went past a copy of a block, client writes to it wait for the copy.
 pub const COPY_BYPASSES: u8 = 3;
 

@@ -22,6 +22,7 @@ pub mod tree;
 pub mod tree_args;
 mod tree_far;
 pub mod value;
+pub mod verify;
 pub mod volume;
 pub mod wait;
 pub mod watching;

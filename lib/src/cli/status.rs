@@ -28,6 +28,13 @@ pub fn render(status: &Status) -> String {
     if status.flush_error_owed {
         lines.push("  a flush failed: flushes fail until the blocks are written again".to_owned());
     }
+    if let Some(verify) = &status.verify {
+        let left = verify
+            .estimated_seconds_to_finish
+            .map_or_else(String::new, |seconds| format!(", {} left", show_seconds(seconds)));
+        let (done, total) = (show_size(verify.done), show_size(verify.total));
+        lines.push(format!("  verify: {done} of {total}, {} differ{left}", show_size(verify.differing)));
+    }
     way_out(&mut lines, "  ", status.reason.as_deref(), status.next.as_deref());
     legs(&mut lines, status);
     lines.join("\n") + "\n"

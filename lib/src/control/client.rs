@@ -13,6 +13,13 @@ pub fn call(volume: &VolumeDir, request: &Request, deadline: Duration) -> Result
     Connection::open(volume, deadline)?.ask(request)
 }
 
+/// The same for what takes as long as it takes: only the connecting has a deadline. The wait ends with the daemon.
+pub fn call_long(volume: &VolumeDir, request: &Request, deadline: Duration) -> Result<serde_json::Value> {
+    let mut connection = Connection::open(volume, deadline)?;
+    connection.deadline = None;
+    connection.ask(request)
+}
+
 /// The status of a served volume.
 pub fn status(volume: &VolumeDir, deadline: Duration) -> Result<Status> {
     let value = call(volume, &Request::Status, deadline)?;

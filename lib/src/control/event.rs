@@ -52,6 +52,8 @@ pub enum EventKind {
     Repaired,
     /// A leg's server sent replies nobody asked for.
     Stray,
+    /// A verify has ended: what it found.
+    Verified,
     /// The configuration was read again.
     Reload,
     /// Events were dropped because their reader was too slow.

@@ -14,6 +14,7 @@ pub mod request;
 pub mod status;
 pub mod tracker;
 pub mod verdict;
+pub mod verify;
 
 pub use event::{Event, EventKind};
 pub use line::Lines;
@@ -22,3 +23,4 @@ pub use request::{LegAction, MapOf, Reply, Request, TrackerAction};
 pub use status::{LegStatus, ResyncStatus, Status, TrackerStatus};
 pub use tracker::{Marks, Taken};
 pub use verdict::{Judgement, Thresholds, Verdict, judge};
+pub use verify::VerifyResult;

@@ -93,6 +93,16 @@ pub enum Request {
         /// The first word (of 64 blocks) that is wanted.
         first: u64,
     },
+    /// Compares the legs in sync. Answered at the end, with a [`super::VerifyResult`]; it belongs to the connection
+    /// that sent it: when that ends before, the verify ends.
+    Verify {
+        /// Only blocks in which this leg differs from another count.
+        #[serde(default)]
+        leg: Option<Name>,
+        /// Blocks that differ are copied from this leg afterwards.
+        #[serde(default)]
+        repair_from: Option<Name>,
+    },
     /// A clean stop, the same as SIGTERM.
     Stop,
 }
@@ -262,6 +272,10 @@ mod tests {
                 r#"{"request":"resync","leg":"far","full":false}"#,
             ),
             (Request::Pause { leg: None }, r#"{"request":"pause","leg":null}"#),
+            (
+                Request::Verify { leg: None, repair_from: None },
+                r#"{"request":"verify","leg":null,"repair_from":null}"#,
+            ),
             (Request::Stop, r#"{"request":"stop"}"#),
         ] {
             assert_eq!(to_line(&request).expect("line"), format!("{line}\n").as_bytes());

@@ -64,6 +64,9 @@ pub struct Status {
     pub reason: Option<String>,
     /// The next command to type; absent when healthy.
     pub next: Option<String>,
+    /// The verify that runs; absent if none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<super::verify::VerifyStatus>,
     /// Its legs, in the order of the configuration.
     pub legs: Vec<LegStatus>,
     /// Its trackers, by name.

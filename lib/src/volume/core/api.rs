@@ -162,6 +162,14 @@ pub enum Event {
         /// them written again.
         ok: bool,
     },
+    /// [`Action::Compare`] ended.
+    Compared {
+        /// The first of its reads.
+        io: IoId,
+        /// The blocks in which the reads are not all the same, each with a number for each read, in their order:
+        /// the same number where they hold the same. [`super::verify::compare`] makes it.
+        differ: Vec<(u64, Vec<u8>)>,
+    },
     /// An administrator asks; answered with [`Action::Answer`].
     Command {
         /// The driver's name of the command.
@@ -238,6 +246,15 @@ pub enum Command {
         /// What is asked.
         ask: TrackerAsk,
     },
+    /// Compare the legs in sync; answered at the end, when [`super::Core::verify_report`] says what was found.
+    Verify {
+        /// Only blocks in which this leg differs from another count.
+        only: Option<LegIx>,
+        /// Blocks that differ are copied from this leg afterwards.
+        from: Option<LegIx>,
+    },
+    /// Whoever wanted that does not want it any more; it is answered with an error, if it runs.
+    EndVerify,
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].
     Stop,
 }
@@ -373,6 +390,14 @@ pub enum Action {
         io: IoId,
         /// Where.
         range: ByteRange,
+    },
+    /// Compare what these completed reads brought, block by block; answered with [`Event::Compared`], also after the
+    /// end of the sessions that they were read in.
+    Compare {
+        /// The range of all of them: it begins and ends with a block, or with the volume.
+        range: ByteRange,
+        /// At least two.
+        reads: Vec<(LegIx, IoId)>,
     },
     /// The data of this read is not needed any more. To be ignored if there is none (the request was no read, or
     /// has failed).

@@ -16,6 +16,10 @@ impl Core {
             // Also before the volume serves: a resync that must not begin.
             Command::Pause(leg) => self.pause(leg, true),
             Command::Resume(leg) => self.pause(leg, false),
+            Command::EndVerify => {
+                self.cancel_verify(false);
+                Ok(())
+            }
             Command::Tracker { tracker, ask } => self.ask_tracker(tracker, ask),
             _ if !matches!(self.stage, Stage::Serving) => Err("the volume is starting or stopping"),
             Command::Detach(leg) => self.take_out(leg, LegState::Detached),
@@ -30,6 +34,10 @@ impl Core {
                 refused => refused,
             },
             Command::Retain(leg) => self.retain(leg),
+            Command::Verify { only, from } => match self.verify(id, only, from) {
+                Ok(()) => return,
+                refused => refused,
+            },
             Command::Forget(leg) => self.forget(leg),
             Command::Enlist { leg, config } => self.enlist(leg, config),
             Command::Set { leg, config, moved } => self.set(leg, config, moved),
@@ -134,6 +142,7 @@ impl Core {
         };
         self.stage = Stage::Stopping { id, deadline_ms: self.now_ms + limits::STOP_MS, from_ms };
         self.refuse_front();
+        self.cancel_verify(true);
         self.tick_stage();
     }
 

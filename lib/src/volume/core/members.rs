@@ -6,7 +6,7 @@
 
 use super::api::{Action, LegIx, LegRecord};
 use super::leg::Leg;
-use super::op::bit;
+use super::op::{Kind, bit};
 use super::{Core, LegConfig, LegState, Rule};
 use crate::base::limits;
 use crate::map::BlockSet;
@@ -49,7 +49,8 @@ impl Core {
             heat.enlist(ix);
         }
         for slot in self.ops.slots() {
-            if let Some(op) = self.ops.get_mut(slot) {
+            // What a look has read is let go of by its own end.
+            if let Some(op) = self.ops.get_mut(slot).filter(|op| !matches!(op.kind, Kind::Look { .. })) {
                 op.acked &= !bit(ix);
                 op.refused &= !bit(ix);
                 op.tried &= !bit(ix);

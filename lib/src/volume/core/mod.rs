@@ -31,6 +31,7 @@ mod status;
 mod tests;
 mod tracker;
 mod trouble;
+pub mod verify;
 mod write;
 
 use crate::base::{BlockSize, ByteRange};
@@ -47,6 +48,7 @@ pub use rules::{Rule, Rules};
 use start::Stage;
 use std::collections::VecDeque;
 pub use tracker::TrackerStatus;
+pub use verify::{Difference, VerifiedLeg, VerifyReport};
 
 /// Which legs reads prefer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -245,6 +247,9 @@ pub struct Core {
     turn: usize,
     serial: u32,
     suspended: bool,
+    verify: Option<verify::Verify>,
+    /// What the last one found.
+    verified: Option<VerifyReport>,
     out: Vec<Action>,
 }
 
@@ -276,6 +281,8 @@ impl Core {
             turn: 0,
             serial: 0,
             suspended: false,
+            verify: None,
+            verified: None,
             out: Vec::new(),
             config,
         }
@@ -311,6 +318,7 @@ impl Core {
             Event::Unreachable { leg } => self.unreachable(leg),
             Event::Persisted { seq, ok } => self.persisted(seq, ok),
             Event::MapsSynced { seq, ok } => self.maps_synced(seq, ok),
+            Event::Compared { io, ref differ } => self.compared(io, differ),
             Event::Command { id, command } => self.command(id, command),
         }
     }
@@ -326,6 +334,7 @@ impl Core {
             | Event::Down { .. }
             | Event::Unreachable { .. }
             | Event::Persisted { .. }
+            | Event::Compared { .. }
             | Event::MapsSynced { .. } => {}
         }
     }
@@ -380,6 +389,7 @@ impl Core {
             op::Kind::Copy { .. } | op::Kind::Repair { .. } | op::Kind::Rewrite { .. } => {
                 self.start_internal(slot);
             }
+            op::Kind::Look { .. } => self.start_look(slot),
         }
     }
 
@@ -399,6 +409,10 @@ impl Core {
         match (phase, kind) {
             (op::Phase::Reading, op::Kind::Read { .. } | op::Kind::Extents { .. }) => {
                 self.read_done(slot, leg, io, result);
+            }
+            (op::Phase::Reading, op::Kind::Look { .. }) => {
+                self.look_done(slot, leg, result);
+                self.pump_verify();
             }
             (op::Phase::Reading, _) => self.internal_read_done(slot, leg, io, result),
             (_, op::Kind::Write { .. } | op::Kind::Zero { .. }) => self.write_done(slot, leg, result),

@@ -58,6 +58,11 @@ pub(super) enum Kind {
     Rewrite {
         target: LegIx,
     },
+    /// Verify: every leg is read, and compared; a second look has its range alone.
+    Look {
+        exact: bool,
+        run: u32,
+    },
 }
 
 /// How two requests on one range get on.
@@ -67,6 +72,8 @@ pub(super) enum Class {
     Client,
     Copy,
     Internal,
+    Look,
+    Exact,
 }
 
 impl Kind {
@@ -76,6 +83,8 @@ impl Kind {
             Self::Write { .. } | Self::Zero { .. } => Class::Client,
             Self::Copy { .. } => Class::Copy,
             Self::Repair { .. } | Self::Rewrite { .. } => Class::Internal,
+            Self::Look { exact: false, .. } => Class::Look,
+            Self::Look { exact: true, .. } => Class::Exact,
         }
     }
 
@@ -86,7 +95,7 @@ impl Kind {
             | Self::Extents { token }
             | Self::Write { token, .. }
             | Self::Zero { token, .. } => Some(token),
-            Self::Copy { .. } | Self::Repair { .. } | Self::Rewrite { .. } => None,
+            Self::Copy { .. } | Self::Repair { .. } | Self::Rewrite { .. } | Self::Look { .. } => None,
         }
     }
 
@@ -108,6 +117,8 @@ pub(super) enum Phase {
     Reading,
     /// Legs are being written.
     Writing,
+    /// All legs have been read; the driver compares.
+    Comparing,
     /// Done on all legs; the answer waits for the state to be durable.
     Gated,
 }

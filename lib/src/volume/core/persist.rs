@@ -129,6 +129,7 @@ impl Core {
         }
         self.release_gated(seq, ok);
         self.answer_owed(seq, ok);
+        self.verify_persisted();
         if let Stage::Electing { seq: wanted, .. } = self.stage
             && self.persist.is_durable(wanted)
         {

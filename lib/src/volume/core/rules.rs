@@ -73,11 +73,17 @@ pub enum Rule {
     MapSyncFails,
     /// A write into a run that has cooled heats it again, with a sync of its own.
     CoolHeats,
+    /// A second look of a verify is alone with its range, and no look begins beside a write (invariant 5).
+    VerifyLocks,
+    /// A difference is one only after a second look.
+    VerifySecondLook,
+    /// Legs that are to be repaired leave the set, durably, before their blocks are marked.
+    VerifyLeavesFirst,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::MarkFirst,
         Self::MarkSkipped,
         Self::FlushCoversComplete,
@@ -111,6 +117,9 @@ impl Rule {
         Self::MapSyncJoins,
         Self::MapSyncFails,
         Self::CoolHeats,
+        Self::VerifyLocks,
+        Self::VerifySecondLook,
+        Self::VerifyLeavesFirst,
     ];
 }
 

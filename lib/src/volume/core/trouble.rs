@@ -161,6 +161,7 @@ impl Core {
         if was_in {
             leg.last_in_sync_ms = Some(self.now_ms);
             self.note(Some(ix), Note::Left);
+            self.verify_left(ix);
             self.want_state_left();
         } else {
             self.want_state();
@@ -179,6 +180,7 @@ impl Core {
         leg.in_flight = 0;
         leg.open = false;
         leg.finishing = false;
+        self.spoil_looks(ix);
     }
 
     /// The bookkeeping of a leg that is not in the set any more and has lost its session.
@@ -371,6 +373,7 @@ impl Core {
             self.pump(ix);
             self.watch(ix);
         }
+        self.pump_verify();
     }
 
     /// Connections with a request that stayed unanswered too long are ended.

@@ -21,7 +21,14 @@ pub(super) fn meet(
 ) -> Meet {
     let wait = |rule| if rules.on(rule) { Meet::Wait } else { Meet::Ignore };
     match (met, later) {
-        (Class::Shared | Class::Copy, Class::Shared | Class::Copy) => Meet::Ignore,
+        (
+            Class::Shared | Class::Copy | Class::Look | Class::Exact,
+            Class::Shared | Class::Copy | Class::Look | Class::Exact,
+        )
+        // A first look that writes go past finds differences that are none: the second one decides.
+        | (Class::Look, Class::Client | Class::Internal) => Meet::Ignore,
+        (Class::Exact, Class::Client | Class::Internal)
+        | (Class::Client | Class::Internal, Class::Look | Class::Exact) => wait(Rule::VerifyLocks),
         (Class::Client | Class::Internal, Class::Shared)
         | (Class::Shared, Class::Client | Class::Internal) => wait(Rule::ReadsWait),
         (Class::Client | Class::Internal, Class::Copy) => wait(Rule::CopyWaits),

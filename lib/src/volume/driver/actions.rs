@@ -44,6 +44,7 @@ impl Driver<'_> {
             }
             Action::Flush { leg, io } => self.flush_leg(leg, io),
             Action::Extents { leg, io, range } => self.local(leg, io, range, Work::Extents),
+            Action::Compare { range, reads } => self.compare(range, &reads),
             Action::Release { io } => {
                 self.reads.remove(&io);
                 self.extents.remove(&io);

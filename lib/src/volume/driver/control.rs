@@ -135,6 +135,7 @@ impl Driver<'_> {
     fn hang_up(&mut self, key: u64) {
         self.control.conns.remove(key);
         self.give_back(key);
+        self.abandon_verify(key);
     }
 
     fn take_lines(&mut self, key: u64) {
@@ -184,6 +185,9 @@ impl Driver<'_> {
             Request::Resize { size } => return self.resize(key, size),
             Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),
             Request::Resume { leg } => return self.command_leg(key, leg, Command::Resume),
+            Request::Verify { leg, repair_from } => {
+                return self.begin_verify(key, leg.as_ref(), repair_from.as_ref());
+            }
             Request::Tracker { action, tracker } => return self.ask_tracker(key, action, tracker),
             Request::Copied { tracker, ranges } => self.tracker_copied(key, &tracker, &ranges).into(),
             Request::Marks { of, first } => match self.page(key, &of, first) {
@@ -250,6 +254,9 @@ impl Driver<'_> {
     pub(super) fn answer_command(&mut self, id: u64, result: Result<(), &'static str>) {
         if id == super::admin::OF_TASK {
             return self.task_answered(result);
+        }
+        if let Some(reply) = self.verify_answered(id, result) {
+            return self.answer(id, &reply);
         }
         let refused = |why| {
             Error::new(Class::Refused, format!("{}: {why}", self.name))

@@ -25,6 +25,7 @@ mod remote;
 mod report;
 mod slab;
 mod trackers;
+mod verify;
 mod watch;
 mod workers;
 
@@ -224,6 +225,8 @@ struct Driver<'a> {
 
     control: Control,
     hook: Hook,
+    /// Who asked for the verify that runs.
+    verify: Option<verify::Asked>,
     /// A task of several steps.
     task: Option<admin::Task>,
     /// What failed to go on by itself is not tried again before.
@@ -352,6 +355,7 @@ impl<'a> Driver<'a> {
             widened: setup.widened,
             control: Control::new(setup.control),
             hook,
+            verify: None,
             task: None,
             replace_at_ms: 0,
             signals: setup.signals,

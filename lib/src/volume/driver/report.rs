@@ -55,6 +55,7 @@ impl Driver<'_> {
             reason,
             next,
             legs,
+            verify: self.verify_status(),
             trackers: self.tracker_statuses(&core.trackers),
             ..Status::new(&self.name)
         }
