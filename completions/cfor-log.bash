@@ -125,7 +125,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__dump)
-            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --no-scan --snapshot --dry-run --progress --json --quiet --help"
+            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --no-scan --snapshot --backend --dry-run --progress --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -149,6 +149,10 @@ _cfor__log() {
                     ;;
                 --barrier)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -W "btrfs" -- "${cur}"))
                     return 0
                     ;;
                 --progress)
@@ -289,7 +293,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__seed)
-            opts="-n -q -h --rsh --remote-path --root --log --target-log --standby --privileged --atime --snapshot --dry-run --progress --barrier --json --quiet --help"
+            opts="-n -q -h --rsh --remote-path --root --log --target-log --standby --privileged --atime --snapshot --backend --dry-run --progress --barrier --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -317,6 +321,10 @@ _cfor__log() {
                     ;;
                 --standby)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -W "btrfs" -- "${cur}"))
                     return 0
                     ;;
                 --progress)

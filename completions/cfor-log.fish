@@ -77,6 +77,7 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l root -d 'The 
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s o -l output -d 'Where the dump goes' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l standby -d 'Which standby it is for' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-dump, dump, post-dump or abort-dump' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l backend -d 'Look at nothing but what differs between two snapshots, unless the earlier one is lost' -r -f -a "btrfs\t'Snapshots that are kept in LOG, and `btrfs send --no-data`; needs root'"
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l full -d 'Everything, whatever the standby has acknowledged'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l privileged -d 'Include trusted.* and all security.* attributes'
@@ -86,7 +87,7 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l snapshot -d '
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s n -l dry-run -d 'Say what would be dumped, and how much; write nothing'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l json -d 'Print what was dumped as JSON; needs a file to dump into'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
-complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -l json -d 'Print what is remembered as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand ack" -s h -l help -d 'Print help'
@@ -120,6 +121,7 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l root -d 'The 
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l log -d 'The directory where the source remembers its rounds' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l target-log -d 'Where the standby remembers its round [default: in the state directory, by the path of the target]' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l standby -d 'Which standby it is' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l backend -d 'Look at nothing but what differs between two snapshots, unless the earlier one is lost' -r -f -a "btrfs\t'Snapshots that are kept in LOG, and `btrfs send --no-data`; needs root'"
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l barrier -d 'Run by /bin/sh around the last round, with `MIRROR_PHASE` as for dump' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l privileged -d 'All that dump and apply would ask leave for'
@@ -128,4 +130,4 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l snapshot -d '
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s n -l dry-run -d 'Say what the first round would carry; write nothing'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -l json -d 'Print what was done as JSON'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
-complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s h -l help -d 'Print help'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand seed" -s h -l help -d 'Print help (see more with \'--help\')'

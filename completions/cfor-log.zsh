@@ -124,6 +124,7 @@ _arguments "${_arguments_options[@]}" : \
 '--output=[Where the dump goes]:DUMP:_files' \
 '--standby=[Which standby it is for]:NAME:_default' \
 '--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-dump, dump, post-dump or abort-dump]:COMMAND:_default' \
+'(--snapshot --no-scan --full -n --dry-run)--backend=[Look at nothing but what differs between two snapshots, unless the earlier one is lost]:BACKEND:((btrfs\:"Snapshots that are kept in LOG, and \`btrfs send --no-data\`; needs root"))' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--full[Everything, whatever the standby has acknowledged]' \
 '--privileged[Include trusted.* and all security.* attributes]' \
@@ -135,8 +136,8 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print what was dumped as JSON; needs a file to dump into]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
-'-h[Print help]' \
-'--help[Print help]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
 ':log -- The directory where the source remembers its rounds:_files' \
 && ret=0
 ;;
@@ -198,6 +199,7 @@ _arguments "${_arguments_options[@]}" : \
 '--log=[The directory where the source remembers its rounds]:DIR:_files' \
 '--target-log=[Where the standby remembers its round \[default\: in the state directory, by the path of the target\]]:DIR:_files' \
 '--standby=[Which standby it is]:NAME:_default' \
+'(--snapshot -n --dry-run)--backend=[Look at nothing but what differs between two snapshots, unless the earlier one is lost]:BACKEND:((btrfs\:"Snapshots that are kept in LOG, and \`btrfs send --no-data\`; needs root"))' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--barrier=[Run by /bin/sh around the last round, with \`MIRROR_PHASE\` as for dump]:COMMAND:_default' \
 '--privileged[All that dump and apply would ask leave for]' \
@@ -208,8 +210,8 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print what was done as JSON]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
-'-h[Print help]' \
-'--help[Print help]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
 ':target -- The tree that is made identical\: an empty directory; ssh\://\[USER@\]HOST/DIR on another machine:_files' \
 && ret=0
 ;;

@@ -2,7 +2,7 @@
 //!
 
 use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Dir, Disk, Random, Tool, bin, mutate, mutate_with_events, need, run, wait_for};
+use crate::support::{Dir, Disk, Output, Random, Tool, bin, mutate, mutate_with_events, need, run, wait_for};
 use mirror::capture::dump::{DumpReport, dump};
 use std::fs;
 use std::io::Write as _;
@@ -54,6 +54,24 @@ pub fn round(pair: &Pair) -> DumpReport {
     let (report, bytes) = dump(&pair.source, "the dump", Vec::new()).expect("dump");
     pair.apply(&bytes).expect("apply");
     report
+}
+
+/// Dumps into `dump` beside the disk, by the program, and counts the bytes of files that it reads.
+pub fn bytes_read(disk: &Disk, pair: &Pair, args: &[&str]) -> (Output, u64) {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (trace, to) = (disk.beside("trace"), disk.beside("dump"));
+    let out = Tool::new("strace")
+        .args(&["-f", "-e", "trace=pread64", "-o", &text(&trace), &text(&bin("cfor-log")), "dump"])
+        .args(&[&text(&pair.source.log), "--root", &text(&pair.source.root), "--standby", "far"])
+        .args(args)
+        .args(&["-o", &text(&to)])
+        .limit(Duration::from_secs(300))
+        .run()
+        .expect(0);
+    let trace = fs::read_to_string(trace).expect("trace");
+    let count = |line: &str| line.rsplit(" = ").next().and_then(|number| number.parse::<u64>().ok());
+    let reads = trace.lines().filter(|line| line.contains("pread64("));
+    (out, reads.filter_map(count).sum())
 }
 
 pub fn recorded(disk: &Disk) -> Pair {

@@ -48,6 +48,7 @@ const TARGETS: &[Target] = &[
     ("status", words::status, words::statuses),
     ("record", disk::record, disk::records),
     ("map-header", disk::map_header, disk::map_headers),
+    ("btrfs-send", disk::stream, disk::stream_seeds),
 ];
 
 /// Longest input.

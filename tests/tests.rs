@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
+mod cfor_btrfs; // snapshots that btrfs compares; what it says against what the recorder saw
 mod cfor_crash; // a standby whose apply is killed at every step
 mod cfor_far; // trees on another machine: dumps sent there, compared there, seeded
 mod cfor_fuzz; // dumps, indexes, logs and events of every kind of bytes

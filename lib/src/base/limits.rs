@@ -249,6 +249,11 @@ pub const LIVE_LOG: u64 = 256 << 20;
 /// A recorder that has not answered within so many milliseconds counts as dead: it has at most a queue of events
 /// to empty before it does.
 pub const RECORDER_REPLY_MS: u64 = 20_000;
+/// Longest command of a stream of `btrfs send`: the kernel's buffer for one is 64 KiB, with compressed data 144 KiB.
+pub const SENT_COMMAND: usize = 256 << 10;
+/// Snapshots of rounds that no standby has acknowledged yet; past it the oldest goes, and a scan is owed. They hold on
+/// to the space of what was overwritten since.
+pub const SNAPSHOTS_KEPT: usize = 4;
 /// Longest line that a recorder is asked or answers with.
 pub const RECORDER_LINE: usize = 4096;
 

@@ -10,6 +10,8 @@
 //! 5. The log and the index of the new round are written and synced.
 //! 6. The end of the stream and its digest are written.
 //!
+//! Snapshots that are kept for the next dump have an order of their own ([`super::kept`]).
+//!
 //! Recovery: (a) a crash before 5 leaves nothing but a stream without an end, which nobody applies; (b) between 5
 //! and 6 a round that no standby has: its number is not used again, and its index goes with the next
 //! acknowledgement; (c) whoever has a whole stream can acknowledge it. Without an acknowledgement the next dump
@@ -18,13 +20,14 @@
 use super::barrier::Barrier;
 use super::clones::Clones;
 use super::contents::Changes;
-use super::follow::{Followed, follow};
+use super::follow::{Followed, Seen, follow, follow_seen};
 use super::inspect::look;
+use super::kept;
 use super::live;
 use super::record::hex;
 use super::root::Root;
 use super::scan::{Fresh, Sink, begin, now};
-use super::snapshot::Snapshot;
+use super::snapshot::{PASSING, Snapshot};
 use super::store::{Store, save_index};
 use super::watch::{Phase, Watch};
 use crate::base::{Id, Name, Result};
@@ -60,6 +63,9 @@ pub struct DumpOptions {
     pub no_scan: bool,
     /// Read a snapshot of the tree: it must be a subvolume of btrfs.
     pub snapshot: bool,
+    /// The same, and keep it for the next dump: look at nothing but what differs between the two, unless the earlier
+    /// one is lost.
+    pub compare: bool,
     /// Who watches.
     pub watch: Watch,
 }
@@ -77,6 +83,7 @@ impl DumpOptions {
             barrier: None,
             no_scan: false,
             snapshot: false,
+            compare: false,
             watch: Watch::default(),
         }
     }
@@ -227,12 +234,18 @@ pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(Du
     barrier.inside()?;
     let recorder = live::ask(&options.log, &format!("rotate {number}"));
     let time = now();
-    let snapshot = if options.snapshot { Some(Snapshot::take(&root, &options.log)?) } else { None };
+    let mut snapshot = match (options.compare, options.snapshot) {
+        (true, _) => Some(kept::take(&root, &options.log, number)?),
+        (false, true) => Some(Snapshot::take(&root, &options.log, PASSING)?),
+        (false, false) => None,
+    };
     if snapshot.is_some() {
         barrier.leave()?;
     }
     let seen = snapshot.as_ref().map_or(&root, Snapshot::root);
-    let followed = if options.no_scan {
+    let followed = if let (true, Some(snapshot)) = (options.compare, &snapshot) {
+        follow_snapshots(options, snapshot, &base, number, time)?.map_err(Some)
+    } else if options.no_scan {
         follow_recorder(options, seen, &base, recorder, number, time)?.map_err(Some)
     } else {
         Err(None)
@@ -243,16 +256,37 @@ pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(Du
     };
     let mut writer = Writer::new(&base, &fresh.index, number, object, out)?;
     let (index, difference) = read(options, fresh, seen, &mut writer, Some((&mut barrier, &store)))?;
-    drop(snapshot);
     options.watch.check()?;
     options.watch.enter(Phase::Commit, 0);
     let state = log_of(&base, &index, &difference);
     let log = Header { round: number, ..logfile::header(base.tree, base.round) };
     replace(&store.log_path(number), &logfile::whole(&log, number, &state, true))?;
     save_index(&store.round_path(number), &index)?;
+    if let Some(snapshot) = snapshot.as_mut().filter(|_| options.compare) {
+        snapshot.keep();
+    }
+    drop(snapshot);
     store.prune()?;
     let report = DumpReport { scanned, unseen, ..writer.report(&difference, number) };
     Ok((report, finish(writer.frames, index.round.root, index.next)?))
+}
+
+/// The tree as btrfs says that it differs from the snapshot of the base, or why it does not say.
+fn follow_snapshots(
+    options: &DumpOptions,
+    snapshot: &Snapshot,
+    base: &Index,
+    number: u64,
+    time: i64,
+) -> Result<Followed> {
+    options.watch.enter(Phase::Look, 0);
+    match kept::changes(&options.log, base, snapshot, number, &options.watch)? {
+        Ok(state) => {
+            let (tree, bits) = (snapshot.root(), options.bits());
+            follow_seen(tree, base, &state, Seen::Compared, bits, time, &options.watch)
+        }
+        Err(why) => Ok(Err(why)),
+    }
 }
 
 /// The tree as the recorder's logs say, or why they are not enough.

@@ -16,6 +16,7 @@
 use super::STAGE;
 use super::inspect::{Look, device_of, look};
 use super::mapped::{Mapped, mapped};
+use super::parts;
 use super::root::Root;
 use super::scan::Fresh;
 use super::walk::entries;
@@ -48,11 +49,34 @@ struct Follower<'a> {
     watch: &'a Watch,
 }
 
-/// Looks at what the log names. `time` as for [`super::scan::begin`]. Errors: class `Refused` for a mount point.
+/// Looks at what the log of a recorder names. `time` as for [`super::scan::begin`]. Errors: class `Refused` for a mount
+/// point.
 pub fn follow(
     root: &Root,
     base: &Index,
     state: &State,
+    options: u32,
+    time: i64,
+    watch: &Watch,
+) -> Result<Followed> {
+    follow_seen(root, base, state, Seen::Recorded(mapped(root)?), options, time, watch)
+}
+
+/// Who says what changed.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A recorder; and what is mapped now.
+    Recorded(Mapped),
+    /// The file system itself, of two snapshots: what it does not name is as it was.
+    Compared,
+}
+
+/// The same, of a log that a recorder or somebody else made.
+pub fn follow_seen(
+    root: &Root,
+    base: &Index,
+    state: &State,
+    seen: Seen,
     options: u32,
     time: i64,
     watch: &Watch,
@@ -69,11 +93,17 @@ pub fn follow(
         identities.filter_map(|identity| by_handle.get(&identity.handle[..]).copied()).collect::<Vec<_>>()
     };
     let mut touched: BTreeSet<ObjectId> = state.files.keys().flat_map(&of).collect();
-    let written = state.files.iter().filter(|(_, file)| file.why != 0).flat_map(|(number, _)| of(number));
-    let mut forced: HashSet<ObjectId> = written.collect();
-    let Mapped { handles, unseen } = mapped(root)?;
+    let written = state.files.iter().filter(|(_, file)| parts::is_written(file));
+    let mut forced: HashSet<ObjectId> = written.flat_map(|(number, _)| of(number)).collect();
+    let whole = matches!(seen, Seen::Compared);
+    let Mapped { handles, unseen } = match seen {
+        Seen::Recorded(mapped) => mapped,
+        Seen::Compared => Mapped::default(),
+    };
+    let mut known = parts::known(state, of, whole);
     let live: Vec<_> = handles.iter().filter_map(|handle| by_handle.get(handle).copied()).collect();
     touched.extend(&live);
+    known.retain(|id, _| !live.contains(id));
     forced.extend(live);
     let mut pending = Pending::new();
     for (number, name) in &state.names {
@@ -104,6 +134,7 @@ pub fn follow(
         return Ok(Err(why));
     }
     follower.fresh.settle();
+    follower.fresh.parts = known;
     Ok(Ok((follower.fresh, unseen)))
 }
 

@@ -5,6 +5,7 @@
 //! - [`apply`] makes a standby identical, [`standby`] keeps its side;
 //! - [`verify`] compares trees and manifests;
 //! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
+//! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
 //! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
@@ -22,11 +23,14 @@ pub mod far;
 pub mod follow;
 pub mod handle;
 pub mod inspect;
+pub mod kept;
 pub mod live;
 pub mod mapped;
+pub mod parts;
 pub mod places;
 pub mod plan;
 pub mod record;
+pub mod replay;
 pub mod restore;
 pub mod root;
 pub mod scan;

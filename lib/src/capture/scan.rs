@@ -2,8 +2,9 @@
 //! older; an inode that changed within a clock tick of the scan's start, or later, is looked at again next time.
 
 use super::clones::Clones;
-use super::contents::{self, Changes, Failed, Nobody};
+use super::contents::{Changes, Failed, Nobody};
 use super::inspect::{self, Look, look, open_quiet};
+use super::parts::{self, Part, Parts};
 use super::root::Root;
 use super::walk::{Found, Walked, walk_watched};
 use super::watch::{Phase, Watch};
@@ -49,6 +50,8 @@ pub struct Fresh {
     /// Objects of which nothing but the time of access is another one.
     accessed: Vec<ObjectId>,
     places: HashMap<ObjectId, (ObjectId, Box<[u8]>)>,
+    /// Files that only in these parts can be others than the base has them.
+    pub(super) parts: HashMap<ObjectId, Parts>,
 }
 
 /// The time now, as the kernel stamps files with it.
@@ -102,7 +105,8 @@ pub fn nothing() -> Result<Index> {
 impl Fresh {
     fn of(index: Index) -> Self {
         let (stale, unlisted) = (BTreeSet::new(), BTreeSet::new());
-        Self { index, stale, unlisted, accessed: Vec::new(), places: HashMap::new() }
+        let (places, parts) = (HashMap::new(), HashMap::new());
+        Self { index, stale, unlisted, accessed: Vec::new(), places, parts }
     }
 
     /// Gives every object its number, level by level, in order of names.
@@ -162,6 +166,14 @@ impl Fresh {
         let objects = base.objects.iter().filter(|(_, object)| object.stamp.unlisted);
         fresh.unlisted = objects.map(|(id, _)| *id).collect();
         fresh
+    }
+
+    /// What is to be read of a file of this size.
+    fn part(&self, base: &Index, id: ObjectId, size: u64) -> Part {
+        match (self.parts.get(&id), base.objects.get(&id)) {
+            (Some(parts), Some(before)) => parts.within(before.meta.size, size),
+            _ => Part::All,
+        }
     }
 
     /// Takes an object from the base, or marks it to be read.
@@ -309,20 +321,24 @@ impl Fresh {
         clones: Option<&mut Clones>,
         watch: &Watch,
     ) -> Result<(), Failed> {
+        let size = self.index.objects.get(&id).map_or(0, |object| object.meta.size);
+        let part = self.part(base, id, size);
         let Some(object) = self.index.objects.get_mut(&id) else { return Ok(()) };
         let mut changed = false;
         if object.meta.kind == Kind::File {
             let none = Content::default();
             let old = base.objects.get(&id).map_or(&none, |before| &before.content);
-            let size = object.meta.size;
-            if size > 0 {
+            if part.is_nothing() {
+                object.content = old.clone();
+            } else if size > 0 {
                 let file = open_quiet(dir.as_fd(), name, Kind::File).map_err(Failed::Read)?;
                 if let Some(clones) = clones
                     && clones.take(id, file.as_fd(), size)?
                 {
                     return Ok(());
                 }
-                object.content = contents::read(file.as_fd(), size, old, buffer, sink.changes(id), watch)?;
+                let file = file.as_fd();
+                object.content = parts::read(file, size, &part, old, buffer, sink.changes(id), watch)?;
             }
             changed = object.content != *old;
         }
@@ -339,17 +355,16 @@ impl Fresh {
     ) -> Result<()> {
         let mut buffer = Vec::new();
         clones.each(|id, path, file| {
+            let size = self.index.objects.get(&id).map_or(0, |object| object.meta.size);
+            let part = self.part(base, id, size);
             let Some(object) = self.index.objects.get_mut(&id) else { return Ok(()) };
             let none = Content::default();
             let old = base.objects.get(&id).map_or(&none, |before| &before.content);
-            let size = object.meta.size;
-            object.content =
-                contents::read(file, size, old, &mut buffer, sink.changes(id), watch).map_err(|failed| {
-                    match failed {
-                        Failed::Taken(error) => error,
-                        Failed::Read(e) => Error::io(path.display(), "reading it", e),
-                    }
-                })?;
+            let read = parts::read(file, size, &part, old, &mut buffer, sink.changes(id), watch);
+            object.content = read.map_err(|failed| match failed {
+                Failed::Taken(error) => error,
+                Failed::Read(e) => Error::io(path.display(), "reading it", e),
+            })?;
             sink.object(id, &object.meta, object.content != *old)
         })
     }

@@ -12,27 +12,30 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-const NAME: &str = "snapshot";
+/// The snapshot that goes with its dump.
+pub const PASSING: &str = "snapshot";
 
-/// A snapshot, removed when it is dropped.
+/// A snapshot, removed when it is dropped, unless it is kept.
 #[derive(Debug)]
 pub struct Snapshot {
     root: Root,
     dir: File,
+    name: String,
+    kept: bool,
 }
 
-fn destroy(dir: &File, path: &Path) -> Result<()> {
-    match btrfs::destroy(dir.as_fd(), NAME.as_bytes()) {
+fn destroy(dir: &File, name: &str, path: &Path) -> Result<()> {
+    match btrfs::destroy(dir.as_fd(), name.as_bytes()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(Error::io(path.display(), "removing the snapshot", e)),
     }
 }
 
 impl Snapshot {
-    /// Takes one of the tree, into `DIR/snapshot`; what a crash left there is removed. Errors: class `Refused`
+    /// Takes one of the tree, as `name` in `dir`; what a crash left there is removed. Errors: class `Refused`
     /// where the tree is no subvolume of btrfs, or `dir` is elsewhere.
-    pub fn take(tree: &Root, dir: &Path) -> Result<Self> {
-        let path = dir.join(NAME);
+    pub fn take(tree: &Root, dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(name);
         let stat =
             rustix::fs::fstat(tree.fd()).map_err(|e| Error::io(tree.path().display(), "looking at it", e))?;
         let kind = rustix::fs::fstatfs(tree.fd())
@@ -46,10 +49,10 @@ impl Snapshot {
         }
         let open = File::open(dir).map_err(|e| Error::io(dir.display(), "opening it", e))?;
         if path.exists() {
-            destroy(&open, &path)?;
+            destroy(&open, name, &path)?;
         }
-        match btrfs::snapshot(tree.fd(), open.as_fd(), NAME.as_bytes()) {
-            Ok(()) => Ok(Self { root: Root::open(&path)?, dir: open }),
+        match btrfs::snapshot(tree.fd(), open.as_fd(), name.as_bytes()) {
+            Ok(()) => Ok(Self { root: Root::open(&path)?, dir: open, name: name.to_owned(), kept: false }),
             Err(e @ (Errno::XDEV | Errno::NOTTY | Errno::OPNOTSUPP)) => {
                 let text = format!(
                     "{}: taking a snapshot of {}: {e}: it must be on the same file system",
@@ -67,6 +70,11 @@ impl Snapshot {
         &self.root
     }
 
+    /// It stays when it is dropped.
+    pub const fn keep(&mut self) {
+        self.kept = true;
+    }
+
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.root.path().to_owned()
@@ -76,6 +84,14 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         // What is left is removed by the next one.
-        let _ = destroy(&self.dir, self.root.path());
+        if !self.kept {
+            let _ = destroy(&self.dir, &self.name, self.root.path());
+        }
     }
+}
+
+/// Removes a snapshot that was kept.
+pub fn remove(dir: &Path, name: &str) -> Result<()> {
+    let open = File::open(dir).map_err(|e| Error::io(dir.display(), "opening it", e))?;
+    destroy(&open, name, &dir.join(name))
 }

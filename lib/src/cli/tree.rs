@@ -1,6 +1,6 @@
 //! The verbs of `cfor-log` that look at trees: `scan`, `dump`, `ack`, `apply`, `verify`, `seed`.
 
-pub use super::tree_args::{AckArgs, ApplyArgs, DumpArgs, ScanArgs, SeedArgs, VerifyArgs};
+pub use super::tree_args::{AckArgs, ApplyArgs, DumpArgs, DumpBackend, ScanArgs, SeedArgs, VerifyArgs};
 use super::watching::{Patient, watched};
 use super::{output, tree_far};
 use crate::base::units::show_size;
@@ -130,6 +130,7 @@ pub fn dump_tree(args: &DumpArgs, quiet: bool) -> anyhow::Result<()> {
         barrier: args.barrier.clone(),
         no_scan: args.no_scan,
         snapshot: args.snapshot,
+        compare: args.backend == Some(DumpBackend::Btrfs),
         ..DumpOptions::new(args.root.clone(), args.log.clone(), args.standby.clone())
     };
     if args.dry_run {
@@ -343,6 +344,7 @@ pub fn seed_tree(args: &SeedArgs, quiet: bool) -> anyhow::Result<()> {
         // From the second round on, if somebody records.
         no_scan: !args.snapshot,
         snapshot: args.snapshot,
+        compare: args.backend == Some(DumpBackend::Btrfs),
         ..DumpOptions::new(args.root.clone(), args.log.clone(), args.standby.clone())
     };
     if args.dry_run {

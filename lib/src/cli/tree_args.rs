@@ -5,6 +5,13 @@ use super::progress::ProgressTo;
 use crate::base::Name;
 use std::path::PathBuf;
 
+/// What says what changed, without a recorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DumpBackend {
+    /// Snapshots that are kept in LOG, and `btrfs send --no-data`; needs root
+    Btrfs,
+}
+
 /// How long work is watched.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Watching {
@@ -78,6 +85,9 @@ pub struct DumpArgs {
     /// Read a btrfs snapshot, made in LOG inside the barrier
     #[arg(long)]
     pub(super) snapshot: bool,
+    /// Look at nothing but what differs between two snapshots, unless the earlier one is lost
+    #[arg(long, value_enum, conflicts_with_all = ["snapshot", "no_scan", "full", "dry_run"])]
+    pub(super) backend: Option<DumpBackend>,
     /// Say what would be dumped, and how much; write nothing
     #[arg(short = 'n', long, conflicts_with_all = ["barrier", "snapshot"])]
     pub(super) dry_run: bool,
@@ -194,6 +204,9 @@ pub struct SeedArgs {
     /// Read btrfs snapshots, made in LOG
     #[arg(long)]
     pub(super) snapshot: bool,
+    /// Look at nothing but what differs between two snapshots, unless the earlier one is lost
+    #[arg(long, value_enum, conflicts_with_all = ["snapshot", "dry_run"])]
+    pub(super) backend: Option<DumpBackend>,
     /// Say what the first round would carry; write nothing
     #[arg(short = 'n', long, conflicts_with_all = ["barrier", "snapshot"])]
     pub(super) dry_run: bool,

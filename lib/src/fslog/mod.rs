@@ -4,6 +4,7 @@
 //! - [`Record`] is one line of a log; a log file is a header and records ([`logfile`]).
 //! - [`Index`] is a tree at one moment, with the Merkle root of what makes it identical to another ([`index`]).
 //! - [`Part`] is one piece of a dump, the stream that takes a tree from one index to the next ([`dump`]).
+//! - [`sent`] reads what `btrfs send` says of two snapshots.
 //!
 //! All of them share one header and one frame ([`frame`]); the bytes are in mirror-formats(5).
 
@@ -19,6 +20,7 @@ pub mod meta;
 pub mod pack;
 pub mod ranges;
 pub mod record;
+pub mod sent;
 pub mod state;
 
 pub use content::Content;
