@@ -87,7 +87,8 @@ fn done_a_reload_prints_and_performs_what_differs_and_a_bad_file_changes_nothing
         (format!("listen = ['127.0.0.1:{taken}']\nmin-legs = 1\n"), "Address already in use"),
         ("colour = 1\n".to_owned(), "unknown field"),
         ("listen = ['0.0.0.0:0']\n".to_owned(), "by anybody"),
-        ("[[volume.vol.leg]]\nname = 'c'\ndevice = '/c'\n".to_owned(), "no leg of this name"),
+        ("[[volume.vol.leg]]\ndevice = '/c'\n".to_owned(), "NAME=DEVICE"),
+        ("min-legs = 4\n".to_owned(), "min-legs is 4"),
         ("metrics = '/proc/none/x'\n".to_owned(), "/proc/none"),
     ] {
         write(&bad);
@@ -104,6 +105,132 @@ fn done_a_reload_prints_and_performs_what_differs_and_a_bad_file_changes_nothing
     assert_eq!(volume.status()["clients"], 1);
     assert!(std::fs::read_to_string(&page).expect("metrics").contains("mirror_running{volume=\"vol\"} 0"));
     volume.stop();
+}
+
+/// A volume whose configuration names its legs, under the load of fio.
+struct Loaded<'d> {
+    dir: &'d Dir,
+    volume: Volume<'d>,
+    load: Server,
+}
+
+impl<'d> Loaded<'d> {
+    fn new(dir: &'d Dir) -> Self {
+        let volume = created(dir);
+        let load = Command::new("true");
+        let mut loaded = Self { dir, volume, load: Server::start(&mut { load }, &dir.path("fio.out")) };
+        loaded.write("", &["a", "b"]);
+        loaded.volume.serve_config(&dir.path("c.toml"));
+        loaded.volume.wait_synced();
+        let mut fio = Command::new("fio");
+        fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-64k", "--iodepth=8"])
+            .args([&format!("--uri={}", loaded.volume.uri()), &format!("--size={SIZE}"), "--time_based"])
+            .args(["--runtime=300", "--refill_buffers", "--thinktime=500us", "--fsync=64"])
+            .current_dir(dir.path(""));
+        loaded.load = Server::start(&mut fio, &dir.path("fio.out"));
+        loaded
+    }
+
+    /// The configuration with these legs: each a name, or a name, a colon, and further lines of TOML. A leg lies in
+    /// the file of its name unless a `device` is among them.
+    fn write(&self, rest: &str, legs: &[&str]) {
+        let mut text = format!("[volume.vol]\nunix = '{}'\n{rest}", self.dir.path("vol.sock").display());
+        for leg in legs {
+            let (name, more) = leg.split_once(':').unwrap_or((leg, ""));
+            let device = format!("device = '{}'", self.dir.path(name).display());
+            let device = if more.contains("device") { "" } else { &device };
+            text.extend(["[[volume.vol.leg]]\n", &format!("name = '{name}'\n"), more, "\n", device, "\n"]);
+        }
+        std::fs::write(self.dir.path("c.toml"), text).expect("configuration");
+    }
+
+    /// Reads it again; all of these must be said, and no write may fail.
+    #[track_caller]
+    fn reload(&mut self, end: &str, lines: &[&str]) {
+        let said = reload(&mut self.volume, &format!("reload: {end}\n"));
+        for line in lines {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        assert!(self.load.is_running(), "a write failed: {}\n{said}", self.load.log());
+    }
+
+    fn legs(&self) -> Vec<String> {
+        let status = self.volume.status();
+        let legs = status["legs"].as_array().expect("legs").iter();
+        legs.map(|leg| leg["name"].as_str().expect("name").to_owned()).collect()
+    }
+}
+
+#[test]
+fn done_a_reload_under_load_adds_moves_sets_and_removes_legs_and_says_what_it_refuses() {
+    if !need(&["fio"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let mut test = Loaded::new(&dir);
+    test.reload("nothing differs", &[]);
+
+    dir.image("c", SIZE);
+    test.write("", &["a", "b:read = 'avoid'", "c"]);
+    test.reload("2 changed", &["leg c: added: c=/", "leg b: now b=/"]);
+    assert_eq!(
+        (test.legs(), test.volume.leg("b", "read-preference")),
+        (names(&["a", "b", "c"]), "avoid".into())
+    );
+    test.volume.wait_synced();
+
+    // One leg has moved; another one is not there: the rest is done all the same.
+    std::fs::rename(dir.path("c"), dir.path("moved")).expect("rename");
+    let moved = format!("c:device = '{}'", dir.path("moved").display());
+    test.write("", &["a", "b", &moved, "none"]);
+    test.reload(
+        "2 changed, 1 refused",
+        &["leg b: now b=/", "leg none: refused: adding none=/", "No such file", "leg c: now c=/"],
+    );
+    test.volume.wait_synced();
+    assert_eq!(test.volume.leg("c", "device"), dir.path("moved").display().to_string());
+    assert_eq!(test.volume.leg("b", "read-preference"), "allow");
+
+    // Two of three go, and two are to stay: nothing is changed. One of three goes.
+    test.write("min-legs = 2\n", &["a"]);
+    let said = reload(&mut test.volume, "nothing is changed");
+    assert!(said.contains("min-legs is 2"), "{said}");
+    test.write("min-legs = 2\n", &["a", &moved]);
+    test.reload("2 changed", &["leg b: removed"]);
+    assert_eq!((test.legs(), test.volume.status()["min-legs"].as_u64()), (names(&["a", "c"]), Some(2)));
+
+    // Another one for the one that goes: it stays until the other one is in sync.
+    test.write("min-legs = 2\n", &["a", "b:rate = '1K'"]);
+    let why = "leg c: refused: removing it: without leg c 1 would be in sync, min-legs is 2";
+    let next = "leg c: try: mirrord wait vol --until synced, and reload again";
+    test.reload("1 changed, 1 refused", &["leg b: added: b=/", why, next]);
+    test.write("min-legs = 2\n", &["a", "b"]);
+    test.reload("1 changed, 1 refused", &["leg b: now b=/", why]);
+    test.volume.wait_synced();
+    test.reload("1 changed", &["leg c: removed"]);
+    assert_eq!(test.legs(), ["a", "b"]);
+
+    // What is fixed is said; a leg that the file never named is none of its business.
+    test.write("", &["a:flush = 'unsafe'"]);
+    test.volume.mirrord(&["leg", "add", "vol", &format!("d={}", dir.image("d", SIZE).display())]).expect(0);
+    test.reload("2 changed, 1 refused", &["leg a: refused: setting a=/", "flush is fixed", "leg b: removed"]);
+    test.volume.wait_synced();
+    assert_eq!(test.legs(), ["a", "d"]);
+
+    // The last good copy stays, whatever the file says.
+    test.volume.mirrord(&["leg", "detach", "vol", "d"]).expect(0);
+    test.write("", &[]);
+    test.reload("0 changed, 1 refused", &["leg a: refused: removing it: leg a is the last good copy"]);
+    test.volume.mirrord(&["leg", "attach", "vol", "d"]).expect(0);
+    test.volume.wait_synced();
+    assert!(test.load.is_running(), "{}", test.load.log());
+    test.load.kill();
+    test.volume.stop();
+    crate::support::assert_equal(&dir.path("a"), &dir.path("d"));
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 #[test]

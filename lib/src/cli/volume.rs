@@ -4,11 +4,14 @@ use super::{output, value};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Name, Result};
 use crate::config::file::{load_stored, load_volume};
-use crate::config::{Cidr, Listen, MapDurability, MetricsTo, ReadPolicy, Settings, VolumeConfig, merge};
-use crate::control::StateDir;
+use crate::config::{Cidr, Listen, MapDurability, MetricsTo, ReadPolicy, Settings, VolumeConfig};
+use crate::config::{merge, merge_again};
+use crate::control::{StateDir, VolumeDir};
 use crate::leg::{DiskState, LegDevice, LegText};
 use crate::transport;
-use crate::volume::{self, CreateOptions, CreateReport, Entrance, Reread, ServeNotice, ServeOptions, Trust};
+use crate::volume::{
+    self, CreateOptions, CreateReport, Entrance, Reading, Reread, ServeNotice, ServeOptions, Trust,
+};
 use std::path::PathBuf;
 
 /// What can be said of a volume on the command line; the configuration file says the same.
@@ -149,7 +152,7 @@ impl CreateArgs {
 impl ServeArgs {
     fn options(&self, state_dir: StateDir) -> Result<ServeOptions> {
         let dir = state_dir.volume(&self.name);
-        let file = self.config.as_deref().map(|path| load_volume(path, &self.name)).transpose()?;
+        let file = self.file()?;
         let stored = if self.ephemeral {
             if dir.config().exists() {
                 let text =
@@ -167,12 +170,13 @@ impl ServeArgs {
             dir.must_exist()?;
             Some(load_stored(&dir.config(), &self.name)?)
         };
+        let named = names(file.as_ref());
         let config = merge(self.volume.settings(), file, stored)?;
         let ephemeral = if self.ephemeral { Some(self.volume.trust(&config)?) } else { None };
         let entrance = self.entrance(transport::activation()?)?;
         let exit_with_parent = self.exit_with_parent;
-        let (again, dir) = (self.clone(), state_dir.clone());
-        let reread = Some(Reread::new(move || again.options(dir.clone()).map(|options| options.config)));
+        let (again, dir) = (self.clone(), state_dir.volume(&self.name));
+        let reread = Some(Reread::new(named, move || again.read_again(&dir)));
         Ok(ServeOptions {
             state_dir,
             name: self.name.clone(),
@@ -182,6 +186,25 @@ impl ServeArgs {
             exit_with_parent,
             reread,
         })
+    }
+
+    /// What the configuration file says, with paths that mean the same from everywhere.
+    fn file(&self) -> Result<Option<Settings>> {
+        let Some(path) = &self.config else { return Ok(None) };
+        let mut file = load_volume(path, &self.name)?;
+        for leg in &mut file.legs {
+            leg.device = leg.device.clone().absolute()?;
+        }
+        Ok(Some(file))
+    }
+
+    /// The same as at the start, while the volume is served.
+    fn read_again(&self, dir: &VolumeDir) -> Result<Reading> {
+        let file = self.file()?;
+        let stored = if self.ephemeral { None } else { Some(load_stored(&dir.config(), &self.name)?) };
+        let named = names(file.as_ref());
+        let config = merge_again(self.volume.settings(), file, stored)?;
+        Ok(Reading { config, named })
     }
 
     /// Where clients come in, for so many sockets of socket activation.
@@ -201,6 +224,11 @@ impl ServeArgs {
             )),
         }
     }
+}
+
+/// The legs that a file names.
+fn names(file: Option<&Settings>) -> Vec<Name> {
+    file.iter().flat_map(|file| &file.legs).filter_map(|leg| leg.name.clone()).collect()
 }
 
 /// `mirrord create`

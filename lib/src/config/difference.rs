@@ -1,7 +1,6 @@
-//! What another reading of the configuration would change. Pure.
+//! What another reading of the configuration would change, but for the legs ([`super::legs`]). Pure.
 
 use super::VolumeConfig;
-use crate::leg::LegSpec;
 use std::fmt;
 
 /// How a difference is brought about.
@@ -9,8 +8,6 @@ use std::fmt;
 pub enum Effect {
     /// By the running daemon, at once.
     Now,
-    /// By a command about the leg.
-    Leg,
     /// By a restart.
     Restart,
     /// Not at all: it was fixed when the volume was created.
@@ -20,7 +17,7 @@ pub enum Effect {
 /// One thing that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What: a key of the configuration, or `leg NAME` with one.
+    /// What: a key of the configuration.
     pub key: String,
     /// How it is; `none` where nothing is set.
     pub from: String,
@@ -35,7 +32,6 @@ impl fmt::Display for Change {
         let Self { key, from, to, effect } = self;
         match effect {
             Effect::Now => write!(f, "{key}: {from}, now {to}"),
-            Effect::Leg => write!(f, "{key}: stays {from}: {to} needs mirrord leg add, remove or set"),
             Effect::Restart => write!(f, "{key}: stays {from}: {to} needs a restart"),
             Effect::Never => write!(f, "{key}: stays {from}: {to} needs a new volume"),
         }
@@ -58,20 +54,7 @@ pub fn difference(old: &VolumeConfig, new: &VolumeConfig) -> Vec<Change> {
     found.compare("map-durability", Effect::Restart, &old.map_durability, &new.map_durability);
     found.compare("read-policy", Effect::Now, &old.read_policy, &new.read_policy);
     found.compare("spin", Effect::Now, &old.spin_us, &new.spin_us);
-    legs(&mut found, &old.legs, &new.legs);
     found.0
-}
-
-fn legs(found: &mut Found, old: &[LegSpec], new: &[LegSpec]) {
-    for was in old {
-        let key = format!("leg {}", was.name);
-        // As one writes it, all its settings in one.
-        let is = new.iter().find(|is| is.name == was.name).map(ToString::to_string);
-        found.compare(&key, Effect::Leg, &was.to_string(), &option(is));
-    }
-    for is in new.iter().filter(|is| old.iter().all(|was| was.name != is.name)) {
-        found.compare(&format!("leg {}", is.name), Effect::Leg, &option(None::<String>), &is.to_string());
-    }
 }
 
 struct Found(Vec<Change>);
@@ -115,7 +98,7 @@ mod tests {
         let legs = &["a=/a", "b=/b"][..];
         let old = with(legs, |_| ());
         let range = |text: &str| text.parse().expect(text);
-        let table: [(VolumeConfig, &[&str]); 14] = [
+        let table: [(VolumeConfig, &[&str]); 12] = [
             (old.clone(), &[]),
             (
                 with(legs, |c| c.listen = vec![":1".parse().expect("address")]),
@@ -139,15 +122,7 @@ mod tests {
                 &["read-policy: local, now round-robin"],
             ),
             (with(legs, |c| c.spin_us = 10), &["spin: 0, now 10"]),
-            (
-                with(&["a=/a", "b=/b,read=avoid"], |_| ()),
-                &["leg b: stays b=/b: b=/b,read=avoid needs mirrord leg add, remove or set"],
-            ),
-            (with(&["a=/a"], |_| ()), &["leg b: stays b=/b: none needs mirrord leg add, remove or set"]),
-            (
-                with(&["c=/c", "a=/a", "b=/b"], |c| c.min_legs = 3),
-                &["min-legs: 1, now 3", "leg c: stays none: c=/c needs mirrord leg add, remove or set"],
-            ),
+            (with(&["a=/x"], |_| ()), &[]),
         ];
         for (new, texts) in table {
             let found: Vec<_> = difference(&old, &new).iter().map(ToString::to_string).collect();

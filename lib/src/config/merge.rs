@@ -10,9 +10,30 @@ use crate::leg::{LegSpec, LegText};
 /// volume a leg must have a name that is stored, and the block of the maps cannot change. Without a stored
 /// volume (a throw-away mirror) the legs are those of the file, then those of the flags.
 pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) -> Result<VolumeConfig> {
+    let config = lay(flags, file, stored, false)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// The same of a configuration that is read again while the volume is served: the file may name new legs, and
+/// whether the whole is possible is known only when it is compared with the legs there are ([`super::legs::check`]).
+pub fn merge_again(
+    flags: Settings,
+    file: Option<Settings>,
+    stored: Option<Settings>,
+) -> Result<VolumeConfig> {
+    lay(flags, file, stored, true)
+}
+
+fn lay(
+    flags: Settings,
+    file: Option<Settings>,
+    stored: Option<Settings>,
+    again: bool,
+) -> Result<VolumeConfig> {
     let file = file.unwrap_or_default();
     let legs = match &stored {
-        Some(stored) => over_stored(&stored.legs, [file.legs, flags.legs])?,
+        Some(stored) => over_stored(&stored.legs, [file.legs, flags.legs], again)?,
         None => collect([file.legs, flags.legs])?,
     };
     if let Some(fixed) = stored.as_ref().map(|s| s.map_block.unwrap_or(BlockSize::DEFAULT)) {
@@ -33,7 +54,7 @@ pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) 
     let levels = [(flags.listen, flags.unix), (file.listen, file.unix), (stored.listen, stored.unix)];
     let (listen, unix) =
         levels.into_iter().find(|(listen, unix)| listen.is_some() || unix.is_some()).unwrap_or_default();
-    let config = VolumeConfig {
+    Ok(VolumeConfig {
         listen: listen.unwrap_or_default(),
         unix,
         insecure: flags.insecure.or(file.insecure).or(stored.insecure).unwrap_or(false),
@@ -54,12 +75,10 @@ pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) 
             .unwrap_or(ReadPolicy::Local),
         spin_us: flags.spin_us.or(file.spin_us).or(stored.spin_us).unwrap_or(0),
         legs,
-    };
-    config.check()?;
-    Ok(config)
+    })
 }
 
-fn over_stored(stored: &[LegText], given: [Vec<LegText>; 2]) -> Result<Vec<LegSpec>> {
+fn over_stored(stored: &[LegText], given: [Vec<LegText>; 2], again: bool) -> Result<Vec<LegSpec>> {
     let mut legs = collect([stored.to_vec(), Vec::new()])?;
     for text in given.into_iter().flatten() {
         let known = || legs.iter().map(|l| l.name.to_string()).collect::<Vec<_>>().join(", ");
@@ -74,6 +93,11 @@ fn over_stored(stored: &[LegText], given: [Vec<LegText>; 2]) -> Result<Vec<LegSp
             ));
         };
         let Some(at) = legs.iter().position(|leg| leg.name == name) else {
+            // A flag can name one that has been removed since.
+            if again {
+                legs.push(text.spec(0)?);
+                continue;
+            }
             return Err(Error::new(
                 Class::Usage,
                 format!("{name}: the volume has no leg of this name; its legs are {}", known()),

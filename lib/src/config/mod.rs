@@ -4,6 +4,7 @@
 pub mod allow;
 pub mod difference;
 pub mod file;
+pub mod legs;
 pub mod listen;
 pub mod merge;
 pub mod metrics;
@@ -13,6 +14,6 @@ mod table;
 pub use allow::Cidr;
 pub use file::{load, load_volume, to_toml};
 pub use listen::Listen;
-pub use merge::merge;
+pub use merge::{merge, merge_again};
 pub use metrics::MetricsTo;
 pub use settings::{MapDurability, ReadPolicy, Settings, VolumeConfig};

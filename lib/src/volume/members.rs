@@ -190,6 +190,28 @@ pub(super) fn last_copy(dir: &VolumeDir, leg: &Name) -> Error {
     ))
 }
 
+/// Whether a leg may leave the set of legs in sync, though nobody asked for just that: `good` says whether it is in
+/// it, `others` how many more are in it and connected.
+pub(super) fn may_leave(volume: &Name, leg: &Name, good: bool, others: usize, min_legs: u32) -> Result<()> {
+    let floor = min_legs.max(1) as usize;
+    if !good || others >= floor {
+        return Ok(());
+    }
+    let text = if others == 0 {
+        format!("leg {leg} is the last good copy")
+    } else {
+        format!("without leg {leg} {others} would be in sync, min-legs is {min_legs}")
+    };
+    let hint = format!("mirrord wait {volume} --until synced, and reload again");
+    Err(Error::new(Class::Refused, text).hint(hint))
+}
+
+/// Refuses a setting that is fixed when a leg is added.
+pub(super) fn fixed(volume: &Name, leg: &Name, key: &str) -> Error {
+    let text = format!("{key} is fixed when a leg is added");
+    Error::new(Class::Refused, text).hint(format!("mirrord leg replace {volume} {leg} NEW"))
+}
+
 /// Lays `key=value` settings over a leg.
 pub(super) fn set_over(leg: &LegSpec, pairs: &[String]) -> Result<LegSpec> {
     let mut text = crate::leg::LegText::of(leg.device.clone());
@@ -209,11 +231,39 @@ pub(super) fn set_over(leg: &LegSpec, pairs: &[String]) -> Result<LegSpec> {
     Ok(text.over(leg.clone()))
 }
 
+/// How much of the settings of a leg is written to `volume.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All of them.
+    All,
+    /// Where it is: the rest stands in the configuration file, and holds for as long as it stands there. At the old
+    /// address is an old copy, which a start without that file must not take for the leg.
+    Address,
+}
+
+impl Kept {
+    /// What is written of a leg that is added.
+    pub(super) fn of(self, leg: &LegSpec) -> LegSpec {
+        match self {
+            Self::All => leg.clone(),
+            Self::Address => LegSpec {
+                mode: leg.mode,
+                flush_unsafe: leg.flush_unsafe,
+                replaces: leg.replaces.clone(),
+                ..LegSpec::new(leg.name.clone(), leg.device.clone())
+            },
+        }
+    }
+}
+
 /// Writes the settings of a leg that is a member, durably.
-pub(super) fn set(dir: &VolumeDir, leg: &LegSpec) -> Result<()> {
+pub(super) fn set(dir: &VolumeDir, leg: &LegSpec, kept: Kept) -> Result<()> {
     edit(dir, |config| {
         if let Some(old) = config.legs.iter_mut().find(|old| old.name == leg.name) {
-            *old = leg.clone();
+            match kept {
+                Kept::All => *old = leg.clone(),
+                Kept::Address => old.device = leg.device.clone(),
+            }
         }
         refuse_twins(&config.legs)
     })

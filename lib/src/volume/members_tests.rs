@@ -156,3 +156,22 @@ fn settings_are_laid_over_a_leg_and_what_is_fixed_is_refused() {
         assert!(error.class == Class::Usage && error.message.contains(why), "{error}");
     }
 }
+
+#[test]
+fn a_leg_leaves_for_a_file_only_while_enough_others_are_in_sync() {
+    let (volume, leg): (Name, Name) = ("v".parse().expect("name"), "b".parse().expect("name"));
+    // In sync, how many others are, the floor: what is said.
+    for (good, others, min_legs, why) in [
+        (true, 1, 1, None),
+        (true, 2, 2, None),
+        (false, 0, 1, None),
+        (false, 1, 2, None),
+        (true, 0, 0, Some("leg b is the last good copy")),
+        (true, 0, 2, Some("leg b is the last good copy")),
+        (true, 1, 2, Some("without leg b 1 would be in sync, min-legs is 2")),
+    ] {
+        let said = may_leave(&volume, &leg, good, others, min_legs);
+        assert_eq!(said.as_ref().err().map(|e| e.message.as_str()), why, "{good} {others} {min_legs}");
+        assert!(said.err().is_none_or(|e| e.hint.is_some()));
+    }
+}

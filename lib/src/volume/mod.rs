@@ -15,6 +15,6 @@ pub mod trackers;
 
 pub use create::create;
 pub use options::{
-    CreateOptions, CreateReport, CreatedLeg, Entrance, Reread, ServeNotice, ServeOptions, Trust,
+    CreateOptions, CreateReport, CreatedLeg, Entrance, Reading, Reread, ServeNotice, ServeOptions, Trust,
 };
 pub use serve::serve;

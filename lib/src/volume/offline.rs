@@ -1,6 +1,6 @@
 //! The same for a volume that nobody serves: under its lock, with its records open.
 
-use super::members::{self, through};
+use super::members::{self, Kept, through};
 use super::resize;
 use super::state::{self, Records};
 use crate::base::{Class, Error, Name, Result};
@@ -96,7 +96,7 @@ fn retire(dir: &VolumeDir, held: &Held, name: &Name) -> Result<String> {
 pub fn set(dir: &VolumeDir, name: &Name, pairs: &[String]) -> Result<()> {
     let held = hold(dir)?;
     let leg = held.leg(dir, name)?;
-    members::set(dir, &members::set_over(&held.config.legs[leg], pairs)?)
+    members::set(dir, &members::set_over(&held.config.legs[leg], pairs)?, Kept::All)
 }
 
 /// `resize`: to `to` bytes, or to the smallest leg. The new size.

@@ -130,19 +130,36 @@ pub enum Entrance {
     Stdio,
 }
 
-/// Reads the configuration again, all of it: flags, file, what is stored.
+/// A configuration that was read again: flags, file, what is stored.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// All of it. Its legs are those that are stored, and those that the file names.
+    pub config: VolumeConfig,
+    /// The legs that the file names.
+    pub named: Vec<Name>,
+}
+
+/// Reads the configuration again.
 #[derive(Clone)]
-pub struct Reread(Arc<dyn Fn() -> Result<VolumeConfig> + Send + Sync>);
+pub struct Reread {
+    named: Vec<Name>,
+    read: Arc<dyn Fn() -> Result<Reading> + Send + Sync>,
+}
 
 impl Reread {
-    /// By this function, which is called by another thread.
-    pub fn new(read: impl Fn() -> Result<VolumeConfig> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+    /// By this function, which is called by another thread. `named` are the legs that the file named at the start.
+    pub fn new(named: Vec<Name>, read: impl Fn() -> Result<Reading> + Send + Sync + 'static) -> Self {
+        Self { named, read: Arc::new(read) }
+    }
+
+    /// The legs that the file named at the start.
+    pub fn named(&self) -> &[Name] {
+        &self.named
     }
 
     /// Now.
-    pub fn read(&self) -> Result<VolumeConfig> {
-        (self.0)()
+    pub fn read(&self) -> Result<Reading> {
+        (self.read)()
     }
 }
 

@@ -4,11 +4,12 @@
 use super::legs::{Slot, core_leg};
 use super::{Completion, Driver};
 use crate::base::{Class, Error, Id, Name, Result, limits};
+use crate::config::legs::LegChange;
 use crate::control::{EventKind, Reply};
 use crate::leg::LegSpec;
 use crate::map::{Durability, MapFile};
 use crate::volume::core::{Command, Event as CoreEvent, LegIx, LegState};
-use crate::volume::members::{self, through};
+use crate::volume::members::{self, Kept, through};
 use crate::volume::options::ServeNotice;
 use crate::volume::resize::{self, Growth};
 use crate::volume::state::{self, MapHandle};
@@ -20,15 +21,25 @@ pub(super) const OF_TASK: u64 = 1 << 62;
 /// Where the present task stands.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// Who asked; nobody for what goes on by itself.
-    key: Option<u64>,
+    asker: Asker,
     step: Step,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// Somebody on the control socket.
+    Control(u64),
+    /// The configuration, read again.
+    Reload,
+    /// Nobody: it goes on by itself.
+    Itself,
 }
 
 #[derive(Debug)]
 enum Step {
     /// A worker makes record and map of a new leg; then the core takes it in.
-    Enlisting(LegSpec),
+    Enlisting(LegSpec, Kept),
     /// The core takes it in.
     Taking,
     /// The core takes a leg out, durably; then a worker removes what stands on disk.
@@ -36,7 +47,7 @@ enum Step {
     /// A worker removes what stands on disk; then the core forgets it.
     Dismissing(LegIx),
     /// A worker writes the settings of a leg; then the core and the driver take them.
-    Setting(LegIx, LegSpec),
+    Setting(LegIx, LegSpec, Kept),
     /// The core takes them.
     Changing(LegIx, LegSpec),
     /// A worker looks at the legs, announces the growth, and grows the maps; then the core grows.
@@ -69,27 +80,28 @@ impl Driver<'_> {
         self.legs.iter().filter(|slot| !slot.gone).map(|slot| slot.spec.clone()).collect()
     }
 
-    /// Begins a task for somebody on the control socket, or refuses it.
-    fn begin(&mut self, key: Option<u64>, task: Result<Step>) {
+    /// Begins a task for somebody, or refuses it.
+    fn begin(&mut self, asker: Asker, task: Result<Step>) {
         let busy = || Error::new(Class::Busy, format!("{}: its legs are being changed", self.name));
         let step = if self.task.is_some() { Err(busy()) } else { task };
         match step {
             Ok(step) => {
-                if let Some(key) = key {
+                if let Asker::Control(key) = asker {
                     self.occupy_control(key);
                 }
-                self.task = Some(Task { key, step });
+                self.task = Some(Task { asker, step });
                 self.go_on();
             }
-            Err(error) => self.refuse(key, error),
+            Err(error) => match asker {
+                Asker::Control(key) => self.reply_control(key, &error.into()),
+                Asker::Reload | Asker::Itself => self.task_over(asker, Err(error)),
+            },
         }
     }
 
-    fn refuse(&mut self, key: Option<u64>, error: Error) {
-        match key {
-            Some(key) => self.reply_control(key, &error.into()),
-            None => self.task_over(None, Err(error)),
-        }
+    /// Whether legs are just being changed for somebody.
+    pub(super) fn has_task(&self) -> bool {
+        self.task.is_some()
     }
 
     fn serving_only(&self) -> Result<()> {
@@ -107,42 +119,77 @@ impl Driver<'_> {
 
     /// `leg add`, `leg replace`
     pub(super) fn add_leg(&mut self, key: u64, leg: &str, replaces: Option<Name>) {
-        let step = self.serving_only().and_then(|()| {
-            let mut spec: LegSpec = leg.parse::<crate::leg::LegText>()?.spec(self.legs.len())?;
-            if let Some(old) = &replaces {
-                self.member(old)?;
-            }
-            spec.replaces = replaces;
-            crate::leg::spec::check_set(&[self.specs(), vec![spec.clone()]].concat())?;
-            Ok(Step::Enlisting(spec))
+        let step = leg.parse::<crate::leg::LegText>().and_then(|text| {
+            let spec = LegSpec { replaces, ..text.spec(self.legs.len())? };
+            self.adding(spec, Kept::All)
         });
-        self.begin(Some(key), step);
+        self.begin(Asker::Control(key), step);
+    }
+
+    fn adding(&self, spec: LegSpec, kept: Kept) -> Result<Step> {
+        self.serving_only()?;
+        if let Some(old) = &spec.replaces {
+            self.member(old)?;
+        }
+        crate::leg::spec::check_set(&[self.specs(), vec![spec.clone()]].concat())?;
+        Ok(Step::Enlisting(spec, kept))
     }
 
     /// `leg remove`
-    pub(super) fn remove_leg(&mut self, key: Option<u64>, name: &Name) {
-        let step = self.member(name).and_then(|leg| {
-            if self.specs().len() == 1 || self.core.is_last_good(leg) {
-                return Err(members::last_copy(&self.dir, name));
-            }
-            let mut config = self.config.clone();
-            config.legs = self.specs();
-            members::check_dismissal(&config, name)?;
-            Ok(Step::Retiring(leg))
-        });
-        self.begin(key, step);
+    pub(super) fn remove_leg(&mut self, asker: Asker, name: &Name) {
+        let step = self.removing(name);
+        self.begin(asker, step);
+    }
+
+    fn removing(&self, name: &Name) -> Result<Step> {
+        let leg = self.member(name)?;
+        if self.specs().len() == 1 || self.core.is_last_good(leg) {
+            return Err(members::last_copy(&self.dir, name));
+        }
+        let mut config = self.config.clone();
+        config.legs = self.specs();
+        members::check_dismissal(&config, name)?;
+        Ok(Step::Retiring(leg))
     }
 
     /// `leg set`
     pub(super) fn set_leg(&mut self, key: u64, name: &Name, pairs: &[String]) {
-        let step = self.member(name).and_then(|leg| {
-            let spec = members::set_over(&self.legs[leg].spec, pairs)?;
-            if spec.device != self.legs[leg].spec.device && self.core.is_last_good(leg) {
-                return Err(members::last_copy(&self.dir, name));
+        let step = self
+            .member(name)
+            .and_then(|leg| self.setting(leg, members::set_over(&self.legs[leg].spec, pairs)?, Kept::All));
+        self.begin(Asker::Control(key), step);
+    }
+
+    fn setting(&self, leg: LegIx, spec: LegSpec, kept: Kept) -> Result<Step> {
+        if spec.device != self.legs[leg].spec.device && self.core.is_last_good(leg) {
+            return Err(members::last_copy(&self.dir, &spec.name));
+        }
+        Ok(Step::Setting(leg, spec, kept))
+    }
+
+    /// What a configuration that was read again asks of one leg.
+    pub(super) fn change_leg(&mut self, change: &LegChange) {
+        let step = match change {
+            LegChange::Fixed(leg, key) => Err(members::fixed(&self.name, &leg.name, key)),
+            LegChange::Add(leg) => self.adding(leg.clone(), Kept::Address),
+            LegChange::Set(leg) => {
+                self.member(&leg.name).and_then(|ix| self.setting(ix, leg.clone(), Kept::Address))
             }
-            Ok(Step::Setting(leg, spec))
-        });
-        self.begin(Some(key), step);
+            LegChange::Move(leg) => self.member(&leg.name).and_then(|ix| {
+                self.may_leave(ix).and_then(|()| self.setting(ix, leg.clone(), Kept::Address))
+            }),
+            LegChange::Remove(name) => {
+                self.member(name).and_then(|ix| self.may_leave(ix).and_then(|()| self.removing(name)))
+            }
+        };
+        self.begin(Asker::Reload, step);
+    }
+
+    /// Whether the volume can do without this leg for now: what is asked for a person, is not done by a file.
+    fn may_leave(&self, leg: LegIx) -> Result<()> {
+        let good = |ix: LegIx| self.core.leg_state(ix) == Some(LegState::UpToDate);
+        let others = (0..self.legs.len()).filter(|&ix| ix != leg && good(ix) && self.legs[ix].up).count();
+        members::may_leave(&self.name, &self.legs[leg].spec.name, good(leg), others, self.config.min_legs)
     }
 
     /// `resize`
@@ -166,7 +213,7 @@ impl Driver<'_> {
             }
             Ok(Step::Growing(to))
         });
-        self.begin(Some(key), step);
+        self.begin(Asker::Control(key), step);
     }
 
     /// Whether a growth is under way: maps and core may have different sizes.
@@ -264,7 +311,7 @@ impl Driver<'_> {
             (ready || failed).then(|| self.legs[old].spec.name.clone())
         });
         if let Some(old) = due {
-            self.remove_leg(None, &old);
+            self.remove_leg(Asker::Itself, &old);
         }
     }
 
@@ -274,12 +321,12 @@ impl Driver<'_> {
         let (dir, records, size) = (self.dir.clone(), Arc::clone(&self.records), self.size);
         let durability = state::durability(&self.config);
         match &task.step {
-            Step::Enlisting(spec) => {
-                let (spec, others) = (spec.clone(), self.specs());
+            Step::Enlisting(spec, kept) => {
+                let (spec, kept, others) = (spec.clone(), kept.of(spec), self.specs());
                 self.workers.submit(move || Completion::Task {
                     result: members::look_at(&others, &spec, size).and_then(|()| {
                         let records = &mut *records.lock().unwrap_or_else(PoisonError::into_inner);
-                        let (id, map) = members::enlist(&dir, records, &spec, &mut through)?;
+                        let (id, map) = members::enlist(&dir, records, &kept, &mut through)?;
                         Ok(Brought::Leg(id, put_to_use(map, durability)?))
                     }),
                 });
@@ -292,10 +339,10 @@ impl Driver<'_> {
                     Completion::Task { result: result.map(|()| Brought::Done) }
                 });
             }
-            Step::Setting(_, spec) => {
-                let spec = spec.clone();
+            Step::Setting(_, spec, kept) => {
+                let (spec, kept) = (spec.clone(), *kept);
                 self.workers.submit(move || Completion::Task {
-                    result: members::set(&dir, &spec).map(|()| Brought::Done),
+                    result: members::set(&dir, &spec, kept).map(|()| Brought::Done),
                 });
             }
             Step::Retiring(leg) => {
@@ -329,7 +376,7 @@ impl Driver<'_> {
 
     /// A worker is done with its part.
     pub(super) fn task_worked(&mut self, result: Result<Brought>) {
-        let Some(Task { key, step }) = self.task.take() else { return };
+        let Some(Task { asker, step }) = self.task.take() else { return };
         let brought = match result {
             Ok(brought) => brought,
             Err(error) => {
@@ -337,21 +384,21 @@ impl Driver<'_> {
                     let id = super::control::BY_SIGNAL;
                     self.events.push(CoreEvent::Command { id, command: Command::Retain(leg) });
                 }
-                return self.task_over(key, Err(error));
+                return self.task_over(asker, Err(error));
             }
         };
         let next = match (step, brought) {
-            (Step::Enlisting(spec), Brought::Leg(id, map)) => match self.take_in(&spec, id, map) {
+            (Step::Enlisting(spec, _), Brought::Leg(id, map)) => match self.take_in(&spec, id, map) {
                 Ok(()) => Step::Taking,
-                Err(error) => return self.task_over(key, Err(error)),
+                Err(error) => return self.task_over(asker, Err(error)),
             },
             (Step::Dismissing(leg), _) => {
                 self.events.push(CoreEvent::Command { id: OF_TASK, command: Command::Forget(leg) });
                 self.let_go(leg);
                 Step::Taking
             }
-            (Step::Setting(leg, spec), _) => Step::Changing(leg, spec),
-            (Step::Growing(_), Brought::Growth(None)) => return self.task_over(key, Ok(())),
+            (Step::Setting(leg, spec, _), _) => Step::Changing(leg, spec),
+            (Step::Growing(_), Brought::Growth(None)) => return self.task_over(asker, Ok(())),
             (Step::Growing(_), Brought::Growth(Some(growth))) => {
                 let source = growth.source.parse().ok().and_then(|name| self.leg_named(&name));
                 Step::Widening(growth, source.unwrap_or(self.legs.len()))
@@ -362,50 +409,52 @@ impl Driver<'_> {
                     format!("the volume has {} bytes; clients see it when they connect again", growth.to);
                 self.event(EventKind::Resized, None, &text);
                 (self.notify)(ServeNotice::Note(text));
-                return self.task_over(key, Ok(()));
+                return self.task_over(asker, Ok(()));
             }
             (step, _) => step,
         };
-        self.task = Some(Task { key, step: next });
+        self.task = Some(Task { asker, step: next });
         self.go_on();
     }
 
     /// The core has answered the task's command.
     pub(super) fn task_answered(&mut self, result: Result<(), &'static str>) {
-        let Some(Task { key, step }) = self.task.take() else { return };
+        let Some(Task { asker, step }) = self.task.take() else { return };
         if let Err(why) = result {
             let error = Error::new(Class::Refused, format!("{}: {why}", self.name));
             let error = error.hint(format!("mirrord status {}", self.name));
-            return self.task_over(key, Err(error));
+            return self.task_over(asker, Err(error));
         }
         match step {
             Step::Retiring(leg) => {
-                self.task = Some(Task { key, step: Step::Dismissing(leg) });
+                self.task = Some(Task { asker, step: Step::Dismissing(leg) });
                 self.go_on();
             }
             Step::Changing(leg, spec) => {
                 let slot = &mut self.legs[leg];
                 slot.moved |= spec.device != slot.spec.device;
                 slot.spec = spec;
-                self.task_over(key, Ok(()));
+                self.task_over(asker, Ok(()));
             }
             Step::Widening(growth, _) => {
-                self.task = Some(Task { key, step: Step::Recording(growth) });
+                self.task = Some(Task { asker, step: Step::Recording(growth) });
                 self.go_on();
             }
-            _ => self.task_over(key, Ok(())),
+            _ => self.task_over(asker, Ok(())),
         }
     }
 
-    fn task_over(&mut self, key: Option<u64>, result: Result<()>) {
-        match (key, result) {
-            (Some(key), result) => self.release_control(key, &Reply::from(result)),
-            (None, Err(error)) => {
+    fn task_over(&mut self, asker: Asker, result: Result<()>) {
+        match (asker, result) {
+            (Asker::Control(key), result) => self.release_control(key, &Reply::from(result)),
+            (Asker::Reload, result) => self.leg_changed(result),
+            (Asker::Itself, Err(error)) => {
                 self.complain(&error);
                 self.replace_at_ms = self.now_ms() + limits::TASK_RETRY_MS;
             }
-            (None, Ok(())) => {}
+            (Asker::Itself, Ok(())) => {}
         }
+        self.change_next_leg();
     }
 
     /// A new leg has its place among the others.

@@ -180,7 +180,7 @@ impl Driver<'_> {
                 return self.command_leg(key, leg, |leg| Command::Resync { leg, full });
             }
             Request::LegAdd { leg, replaces } => return self.add_leg(key, &leg, replaces),
-            Request::LegRemove { leg } => return self.remove_leg(Some(key), &leg),
+            Request::LegRemove { leg } => return self.remove_leg(super::admin::Asker::Control(key), &leg),
             Request::LegSet { leg, set } => return self.set_leg(key, &leg, &set),
             Request::Resize { size } => return self.resize(key, size),
             Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),

@@ -20,6 +20,7 @@ mod legs;
 mod link;
 mod local;
 mod output;
+mod relegs;
 mod reload;
 mod remote;
 mod report;
@@ -237,6 +238,10 @@ struct Driver<'a> {
     /// A worker reads the configuration; and somebody has asked for that again meanwhile.
     reloading: bool,
     reload_again: bool,
+    /// Legs that the configuration named when it was last read.
+    named: Vec<Name>,
+    /// What a reload still has to do to the legs.
+    relegs: Option<relegs::Relegs>,
     /// How often systemd wants to hear that the loop lives, in milliseconds; 0 if never.
     watchdog_ms: u64,
     barked_ms: u64,
@@ -360,9 +365,11 @@ impl<'a> Driver<'a> {
             replace_at_ms: 0,
             signals: setup.signals,
             hangups: setup.hangups,
+            named: setup.source.reread.as_ref().map(|again| again.named().to_vec()).unwrap_or_default(),
             source: setup.source,
             reloading: false,
             reload_again: false,
+            relegs: None,
             watchdog_ms: sd_notify::watchdog_enabled().map_or(0, |every| every.as_millis() as u64 / 2),
             barked_ms: 0,
             notify,
@@ -494,6 +501,7 @@ impl<'a> Driver<'a> {
             self.sweep_legs(now_ms);
             self.watch_legs(now_ms);
             self.replace_legs();
+            self.change_next_leg();
         }
         if self.watchdog_ms > 0 && now_ms >= self.barked_ms + self.watchdog_ms {
             self.barked_ms = now_ms;

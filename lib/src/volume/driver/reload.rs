@@ -4,13 +4,17 @@
 //!    closed again, and nothing has changed.
 //! 2. The loop takes all of it over at once. What is not wanted any more is closed; clients stay.
 //! 3. What differs is told, also what needs more than this.
+//! 4. Legs are changed one after the other ([`super::relegs`]); what of that is refused is told, and the rest is done.
 
+use super::relegs::Told;
 use super::{Completion, Driver};
-use crate::base::Result;
+use crate::base::{Name, Result};
 use crate::config::difference::{Change, Effect, difference};
+use crate::config::legs;
 use crate::config::{self, MetricsTo, VolumeConfig};
 use crate::control::{EventKind, VolumeDir};
-use crate::volume::core::{Command, Event, ReadPolicy};
+use crate::leg::LegSpec;
+use crate::volume::core::ReadPolicy;
 use crate::volume::entrance::{self, Door, Place};
 use crate::volume::metrics::Metrics;
 use crate::volume::options::{Entrance, Reread, ServeNotice};
@@ -32,6 +36,9 @@ pub(crate) struct Source {
 pub(super) struct Prepared {
     config: VolumeConfig,
     changes: Vec<Change>,
+    /// The legs that the file names, as they are to be, and all names in it.
+    legs: Vec<LegSpec>,
+    named: Vec<Name>,
     /// All places where clients come in from now on, and which of them were opened for that.
     places: Option<Vec<Place>>,
     opened: Vec<Door>,
@@ -49,8 +56,18 @@ enum Renewed {
 
 impl Source {
     /// Step 1.
-    fn prepare(&self, reread: &Reread, old: &VolumeConfig, open: &[Place]) -> Result<Prepared> {
-        let config = reread.read()?;
+    fn prepare(
+        &self,
+        reread: &Reread,
+        old: &VolumeConfig,
+        named: &[Name],
+        open: &[Place],
+    ) -> Result<Prepared> {
+        let read = reread.read()?;
+        let config = read.config;
+        let legs: Vec<LegSpec> =
+            config.legs.iter().filter(|leg| read.named.contains(&leg.name)).cloned().collect();
+        legs::check(&config, &old.legs, &legs::plan(&old.legs, named, &legs))?;
         let changes = difference(old, &config);
         let (mut places, mut opened) = (None, Vec::new());
         if self.entrance == Entrance::Configured {
@@ -65,7 +82,7 @@ impl Source {
         if let Some(MetricsTo::Tcp(stays)) = config.metrics.as_ref().filter(|_| !differs) {
             stays.resolve(config.may_listen_widely())?;
         }
-        Ok(Prepared { config, changes, places, opened, metrics })
+        Ok(Prepared { config, changes, legs, named: read.named, places, opened, metrics })
     }
 }
 
@@ -84,9 +101,11 @@ impl Driver<'_> {
             // Without systemd nobody listens.
             let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
         }
-        let (source, old) = (self.source.clone(), self.config.clone());
+        let (source, named) = (self.source.clone(), self.named.clone());
+        let old = VolumeConfig { legs: self.specs(), ..self.config.clone() };
         let open: Vec<_> = self.doors.iter().map(|door| door.place.clone()).collect();
-        self.workers.submit(move || Completion::Reread(Box::new(source.prepare(&reread, &old, &open))));
+        self.workers
+            .submit(move || Completion::Reread(Box::new(source.prepare(&reread, &old, &named, &open))));
     }
 
     /// Steps 2 and 3.
@@ -97,8 +116,12 @@ impl Driver<'_> {
                 let text = format!("reload: nothing is changed: {}", error.message);
                 (self.notify)(ServeNotice::Note(text.clone()));
                 self.event(EventKind::Reload, None, &text);
+                self.reload_over();
             }
         }
+    }
+
+    pub(super) fn reload_over(&mut self) {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         self.reloading = false;
         if std::mem::take(&mut self.reload_again) {
@@ -107,7 +130,7 @@ impl Driver<'_> {
     }
 
     fn take_over(&mut self, prepared: Prepared) {
-        let Prepared { config, changes, places, opened, metrics } = prepared;
+        let Prepared { config, changes, legs, named, places, opened, metrics } = prepared;
         if let Some(places) = places {
             let listening = self.listening;
             self.listen(false);
@@ -127,24 +150,11 @@ impl Driver<'_> {
             metrics.allow(&config.allow);
         }
         self.hook.set(config.on_event.clone());
-        self.events.push(Event::Command {
-            id: super::control::BY_SIGNAL,
-            command: Command::Tune {
-                min_legs: config.min_legs as usize,
-                read_policy: read_policy(config.read_policy),
-            },
-        });
         let count = |effect| changes.iter().filter(|change| change.effect == effect).count();
         let now = count(Effect::Now);
         for change in &changes {
             (self.notify)(ServeNotice::Note(format!("reload: {change}")));
         }
-        let text = match (now, changes.len() - now) {
-            (0, 0) => "reload: nothing differs".to_owned(),
-            (now, 0) => format!("reload: {now} changed"),
-            (now, more) => format!("reload: {now} changed, {more} need more than a reload"),
-        };
-        (self.notify)(ServeNotice::Note(text.clone()));
         // What stays as it is must differ again at the next reload.
         let stay = VolumeConfig {
             legs: self.config.legs.clone(),
@@ -153,7 +163,8 @@ impl Driver<'_> {
             ..config
         };
         self.config = stay;
-        self.event(EventKind::Reload, None, &text);
+        let plan = legs::plan(&self.specs(), &self.named, &legs);
+        self.change_legs(plan, named, Told { changed: now, more: changes.len() - now, refused: 0 });
     }
 }
 
