@@ -59,7 +59,7 @@ impl Window {
     /// Maps a part of a file that begins at a page, if it seems to be in memory.
     pub fn cached(file: &FileDevice, range: ByteRange) -> Option<Self> {
         let page = rustix::param::page_size() as u64;
-        if file.is_block() || range.offset % page != 0 || range.is_empty() || !guarded() {
+        if file.is_block() || !range.offset.is_multiple_of(page) || range.is_empty() || !guarded() {
             return None;
         }
         let slot = SLOTS.iter().find(|slot| !slot.taken.swap(true, Ordering::Acquire))?;
@@ -200,7 +200,7 @@ mod tests {
     fn a_file_that_is_cut_off_while_it_is_read_is_not_believed_and_ends_nobody() {
         let _alone = alone();
         let dir = tempfile::tempdir().expect("dir");
-        let file = file(dir.path(), &[7; 1 << 20]);
+        let file = file(dir.path(), &vec![7; 1 << 20]);
         let range = ByteRange { offset: 0, len: 1 << 20 };
         let window = Window::cached(&file, range).expect("just written");
         assert_eq!(window.with(range, |bytes| bytes.iter().all(|byte| *byte == 7)), Some(true));
