@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use mirror::base::Name;
 use mirror::cli::admin::{LegVerb, leg, resize};
 use mirror::cli::ask::{request, show_events, show_status};
+use mirror::cli::barrier::{BarrierArgs, snapshot_barrier};
 use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::verify::{VerifyArgs, verify};
 use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
@@ -94,6 +95,8 @@ enum Verb {
     Resume(MaybeLeg),
     /// Compare the legs while clients work: 0 equal, 1 they differ, 8 not everything was compared
     Verify(VerifyArgs),
+    /// Hold writes with all legs flushed, run a command, let them go on; ends as the command does
+    SnapshotBarrier(BarrierArgs),
     /// Make a volume larger; its legs have been extended before
     Resize {
         /// Which volume
@@ -181,6 +184,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,
         Verb::Resume(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Resume { leg })?,
         Verb::Verify(args) => verify(&args, cli.quiet)?,
+        Verb::SnapshotBarrier(args) => snapshot_barrier(&args, cli.quiet)?,
         Verb::Resize { name, size, .. } => resize(&name, size, cli.quiet)?,
         Verb::Tracker(action) => match action {
             Tracker::Add(args) => trackers::change(&volume(&args.name)?, TrackerAction::Add, &args.tracker)?,

@@ -46,6 +46,9 @@ _mirrord() {
             mirrord,serve)
                 cmd="mirrord__subcmd__serve"
                 ;;
+            mirrord,snapshot-barrier)
+                cmd="mirrord__subcmd__snapshot__subcmd__barrier"
+                ;;
             mirrord,status)
                 cmd="mirrord__subcmd__status"
                 ;;
@@ -98,7 +101,7 @@ _mirrord() {
 
     case "${cmd}" in
         mirrord)
-            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync pause resume verify resize tracker check-config"
+            opts="-q -h -V --quiet --help --version create serve status check wait events leg resync pause resume verify snapshot-barrier resize tracker check-config"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -148,7 +151,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__create)
-            opts="-n -q -h --size --like --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
+            opts="-n -q -h --size --like --salvage --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -159,6 +162,10 @@ _mirrord() {
                     return 0
                     ;;
                 --like)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --salvage)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -473,6 +480,24 @@ _mirrord() {
                     return 0
                     ;;
                 --spin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mirrord__subcmd__snapshot__subcmd__barrier)
+            opts="-q -h --timeout --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

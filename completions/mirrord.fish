@@ -38,11 +38,13 @@ complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resync" -d 'Copy wh
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "pause" -d 'Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resume" -d 'Let copies go on'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "verify" -d 'Compare the legs while clients work: 0 equal, 1 they differ, 8 not everything was compared'
+complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "snapshot-barrier" -d 'Hold writes with all legs flushed, run a command, let them go on; ends as the command does'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "resize" -d 'Make a volume larger; its legs have been extended before'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "tracker" -d 'Trackers: what changed since a moment, for backups and further copies'
 complete -c mirrord -n "__fish_mirrord_needs_command" -f -a "check-config" -d 'Check a configuration file: silence and 0 when it is right'
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l size -d 'Size of the volume' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l like -d 'As large as this device' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l salvage -d 'What this leg holds is the volume: its old records are damaged or lost' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l leg -d 'One copy of the volume; may be repeated' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l from -d 'This leg holds the data; it is copied to all others' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
@@ -140,6 +142,9 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -l progress -d '
 complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -l json -d 'Print what was found as JSON'
 complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand verify" -s h -l help -d 'Print help'
+complete -c mirrord -n "__fish_mirrord_using_subcommand snapshot-barrier" -l timeout -d 'Let writes go on after so long, whatever the command does [default: 10s]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand snapshot-barrier" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c mirrord -n "__fish_mirrord_using_subcommand snapshot-barrier" -s h -l help -d 'Print help'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -l grow -d 'As large as its smallest leg'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c mirrord -n "__fish_mirrord_using_subcommand resize" -s h -l help -d 'Print help'

@@ -34,6 +34,7 @@ _mirrord() {
 _arguments "${_arguments_options[@]}" : \
 '(--like)--size=[Size of the volume]:SIZE:_default' \
 '--like=[As large as this device]:DEVICE:_default' \
+'(--from --known-equal --known-zero)--salvage=[What this leg holds is the volume\: its old records are damaged or lost]:LEG:_default' \
 '*--leg=[One copy of the volume; may be repeated]:LEG:_default' \
 '--from=[This leg holds the data; it is copied to all others]:LEG:_default' \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
@@ -281,6 +282,17 @@ _arguments "${_arguments_options[@]}" : \
 '::leg -- Only what differs between this leg and another:_default' \
 && ret=0
 ;;
+(snapshot-barrier)
+_arguments "${_arguments_options[@]}" : \
+'--timeout=[Let writes go on after so long, whatever the command does \[default\: 10s\]]:T:_default' \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':name -- Which volume:_default' \
+'*::command -- What is run while nothing is written:_default' \
+&& ret=0
+;;
 (resize)
 _arguments "${_arguments_options[@]}" : \
 '--grow[As large as its smallest leg]' \
@@ -371,6 +383,7 @@ _mirrord_commands() {
 'pause:Let no copy to a leg (to all legs) begin until it is resumed, or the daemon ends' \
 'resume:Let copies go on' \
 'verify:Compare the legs while clients work\: 0 equal, 1 they differ, 8 not everything was compared' \
+'snapshot-barrier:Hold writes with all legs flushed, run a command, let them go on; ends as the command does' \
 'resize:Make a volume larger; its legs have been extended before' \
 'tracker:Trackers\: what changed since a moment, for backups and further copies' \
 'check-config:Check a configuration file\: silence and 0 when it is right' \
@@ -475,6 +488,11 @@ _mirrord__subcmd__resync_commands() {
 _mirrord__subcmd__serve_commands() {
     local commands; commands=()
     _describe -t commands 'mirrord serve commands' commands "$@"
+}
+(( $+functions[_mirrord__subcmd__snapshot-barrier_commands] )) ||
+_mirrord__subcmd__snapshot-barrier_commands() {
+    local commands; commands=()
+    _describe -t commands 'mirrord snapshot-barrier commands' commands "$@"
 }
 (( $+functions[_mirrord__subcmd__status_commands] )) ||
 _mirrord__subcmd__status_commands() {

@@ -10,6 +10,8 @@
 //! cargo test --test simulate -- --seed 7 --histories 1 --trace      everything that happens in one history
 //! ```
 
+#[path = "simulate/barrier.rs"]
+mod barrier;
 #[path = "simulate/checker.rs"]
 mod checker;
 #[path = "simulate/client.rs"]

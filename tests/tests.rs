@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
+mod barrier; // writes held for a snapshot, and let go whoever dies
 mod cfor_btrfs; // snapshots that btrfs compares; what it says against what the recorder saw
 mod cfor_crash; // a standby whose apply is killed at every step
 mod cfor_far; // trees on another machine: dumps sent there, compared there, seeded
@@ -28,6 +29,7 @@ mod monitor; // how others watch a volume: check, metrics, commands for events, 
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
 mod reload; // the configuration read again while the volume is served; what systemd hears
+mod salvage; // records and maps damaged or lost, and the way out that the error line names
 mod soak; // long runs under load, of which CI makes a short one each
 mod ssh; // a real sshd: who it is, who one is there, the way there, a forced command
 mod ssh_sync; // copies to and from another machine: what travels, what survives a kill of either side

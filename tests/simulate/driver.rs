@@ -34,6 +34,7 @@ impl World<'_> {
             }
             Action::Write { leg, io, range, source, fua } => {
                 let session = self.session(*leg, *io)?;
+                self.check_barrier(*leg)?;
                 let values = self.payload(*source, *range)?;
                 let what = What::Write { fua: self.through(*leg, *fua)?, fast: false };
                 let client = matches!(source, Source::Client(_));
@@ -47,6 +48,7 @@ impl World<'_> {
             }
             Action::Zero { leg, io, range, fast, fua, .. } => {
                 let session = self.session(*leg, *io)?;
+                self.check_barrier(*leg)?;
                 let (from, count) = Self::cells(*range);
                 let values: Vec<u32> =
                     self.clients.zero[from..from + count].iter().flatten().copied().collect();
@@ -91,6 +93,7 @@ impl World<'_> {
                 self.commands.0.swap_remove(at);
                 self.taken(*id, result.is_ok());
                 self.verified(*id, result.is_ok())?;
+                self.barrier_answered(*id, *result)?;
             }
             Action::Note { leg, note: Note::Elected } => self.elected = *leg,
             Action::Note { note: Note::Serving, .. } => self.served = true,

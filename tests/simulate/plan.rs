@@ -168,6 +168,13 @@ pub enum Trouble {
         /// Until they are confirmed or given back.
         wait_ms: u64,
     },
+    /// Somebody lets nothing be written.
+    Barrier {
+        /// At most.
+        for_ms: u64,
+        /// Once it is held.
+        hold_ms: u64,
+    },
     /// An administrator compares the legs.
     Verify {
         /// The leg to repair from.
@@ -255,6 +262,11 @@ impl Plan {
         for _ in 0..verifies.between(profile.verifies.0, profile.verifies.1) {
             let from = verifies.chance(300).then(|| verifies.index(setup.legs.len()));
             things.push((verifies.below(at + 1), Thing::Trouble(Trouble::Verify { from })));
+        }
+        let mut barriers = Random::new(seed ^ 0xBA22);
+        for _ in 0..barriers.between(profile.barriers.0, profile.barriers.1) {
+            let (for_ms, hold_ms) = (barriers.between(50, 1500), barriers.below(600));
+            things.push((barriers.below(at + 1), Thing::Trouble(Trouble::Barrier { for_ms, hold_ms })));
         }
         setup.corrupt = verifies.chance(profile.corrupt.0);
         setup.corrupt_crash = verifies.chance(profile.corrupt.1);

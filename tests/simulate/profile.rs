@@ -42,6 +42,8 @@ pub struct Profile {
     pub admin: [u64; 9],
     /// Rotations of the tracker, from and to.
     pub rotations: (u64, u64),
+    /// Barriers, from and to.
+    pub barriers: (u64, u64),
     /// Comparisons of the legs, from and to.
     pub verifies: (u64, u64),
     /// A leg is corrupted at the end, and the process may die in the repair; of 1000.
@@ -70,6 +72,7 @@ impl Default for Profile {
             power: 300,
             admin: [3, 3, 2, 4, 1, 1, 2, 3, 1],
             rotations: (2, 10),
+            barriers: (0, 2),
             verifies: (0, 2),
             corrupt: (150, 400),
             away_ms: 1200,
@@ -152,6 +155,7 @@ impl Profile {
             }
             // Comparisons beside many writes of the same blocks.
             Rule::VerifyLocks | Rule::VerifySecondLook => Self { verifies: (10, 30), hot: 850, ..base },
+            Rule::BarrierHolds | Rule::BarrierFlushes => Self { barriers: (10, 20), ..base },
             // Deaths in repairs.
             Rule::VerifyLeavesFirst => Self { corrupt: (1000, 1000), min_legs: 0, ..base },
             Rule::TrackerFirst | Rule::TrackerInFlight => Self { rotations: (10, 30), ..base },

@@ -38,6 +38,8 @@ pub enum Entry {
     PersistDone(u64, u32, bool),
     /// What was taken from the tracker is confirmed, or given back, by this process.
     Confirm(u32),
+    /// Whoever holds writes of this process is done.
+    EndBarrier(u32),
     /// This process dies.
     Die(u32),
     /// The process starts.

@@ -38,6 +38,8 @@ pub struct World<'a> {
     pub maps: Vec<MapFile>,
     /// What has changed, and who copies it.
     pub tracked: Tracked,
+    /// Who holds writes.
+    pub holder: crate::barrier::Holder,
     /// Who compares the legs.
     pub verifier: Verifier,
     /// Their records.
@@ -125,6 +127,7 @@ impl<'a> World<'a> {
             requests: Vec::new(),
             maps,
             tracked: Tracked::new(plan),
+            holder: crate::barrier::Holder::default(),
             verifier: Verifier::new(plan),
             disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
             pending: None,
@@ -240,6 +243,7 @@ impl<'a> World<'a> {
             Entry::MapsSynced(seq, incarnation) => self.maps_synced(seq, incarnation),
             Entry::Confirm(incarnation) => self.confirm(incarnation),
             Entry::Start => self.start(),
+            Entry::EndBarrier(incarnation) => self.end_barrier(incarnation),
             Entry::Die(incarnation) => self.die(incarnation),
             Entry::LateClear(leg) => self.late_clear(leg),
             Entry::Evict(leg, tries) => self.evict(leg, tries),
@@ -315,6 +319,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         self.last_step = self.now;
+        self.barrier_batch();
         self.inbox.insert(0, Event::Tick { now_ms: self.now });
         if self.trace.is_some() {
             let lines: Vec<String> = self.inbox[1..].iter().map(|e| format!("-> {e:?}")).collect();

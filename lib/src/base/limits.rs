@@ -107,6 +107,11 @@ pub const COPIES: usize = 8;
 pub const LOOKS: usize = 4;
 /// Looks in flight while it yields to clients.
 pub const LOOKS_YIELDING: usize = 1;
+/// How long a barrier holds writes at most unless something else is asked for, in milliseconds: a snapshot takes less,
+/// and no client gives up before.
+pub const BARRIER_MS: u64 = 10_000;
+/// The longest that can be asked for, in milliseconds: a guest's disk driver gives up after minutes.
+pub const BARRIER_MAX_MS: u64 = 600_000;
 /// Most ranges that a verify lists: past it a person repairs, and does not read on.
 pub const VERIFY_RANGES: usize = 256;
 /// After so many client writes that went past a copy of a block, client writes to it wait for the copy.

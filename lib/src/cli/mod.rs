@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod ask;
+pub mod barrier;
 pub mod check;
 pub mod device_map;
 pub mod dirtymap;

@@ -70,11 +70,16 @@ pub struct CreateArgs {
     /// Name of the new volume
     name: Name,
     /// Size of the volume
-    #[arg(long, value_parser = value::size, required_unless_present = "like", conflicts_with = "like")]
+    #[arg(long, value_parser = value::size, conflicts_with = "like")]
+    #[arg(required_unless_present_any = ["like", "salvage"])]
     size: Option<u64>,
     /// As large as this device
     #[arg(long, value_name = "DEVICE", value_parser = value::device)]
     like: Option<LegDevice>,
+    /// What this leg holds is the volume: its old records are damaged or lost
+    #[arg(long, value_name = "LEG", value_parser = value::leg)]
+    #[arg(conflicts_with_all = ["from", "known_equal", "known_zero"])]
+    salvage: Option<LegText>,
     /// Check everything, print what would be made, change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -135,8 +140,13 @@ impl VolumeArgs {
 
 impl CreateArgs {
     fn options(&self, state_dir: StateDir) -> Result<CreateOptions> {
-        let config = merge(self.volume.settings(), None, None)?;
-        let trust = self.volume.trust(&config)?;
+        let mut settings = self.volume.settings();
+        settings.legs.splice(0..0, self.salvage.clone());
+        let config = merge(settings, None, None)?;
+        let trust = match (&self.salvage, config.legs.first()) {
+            (Some(_), Some(first)) => Trust::Salvage(first.name.clone()),
+            _ => self.volume.trust(&config)?,
+        };
         Ok(CreateOptions {
             state_dir,
             name: self.name.clone(),

@@ -58,6 +58,31 @@ impl Iterator for Events {
     }
 }
 
+/// Writes of a volume, held; they go on when this is dropped, or when the process ends.
+#[derive(Debug)]
+pub struct Barrier {
+    connection: Connection,
+    deadline: Duration,
+}
+
+impl Barrier {
+    /// Holds writes for at most `limit`; all legs are flushed. `deadline` is for the daemon's answers beyond that.
+    /// Classes: `Timeout` if what is under way does not end within `limit`, `Io` if a leg cannot be flushed, `Busy`
+    /// if somebody else holds them; then nothing is held.
+    pub fn begin(volume: &VolumeDir, limit: Duration, deadline: Duration) -> Result<Self> {
+        let mut connection = Connection::open(volume, limit.saturating_add(deadline))?;
+        let for_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        connection.ask(&Request::Barrier { for_ms })?;
+        Ok(Self { connection, deadline })
+    }
+
+    /// They go on. Class `Timeout` if they did before: what was taken meanwhile is no snapshot.
+    pub fn end(mut self) -> Result<()> {
+        self.connection.extend(self.deadline);
+        self.connection.ask(&Request::EndBarrier).map(drop)
+    }
+}
+
 /// One connection to the daemon of a volume.
 #[derive(Debug)]
 pub(super) struct Connection {

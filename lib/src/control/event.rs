@@ -52,6 +52,8 @@ pub enum EventKind {
     Repaired,
     /// A leg's server sent replies nobody asked for.
     Stray,
+    /// Writes are held for a snapshot, or go on.
+    Barrier,
     /// A verify has ended: what it found.
     Verified,
     /// The configuration was read again.

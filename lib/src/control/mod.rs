@@ -16,6 +16,7 @@ pub mod tracker;
 pub mod verdict;
 pub mod verify;
 
+pub use client::Barrier;
 pub use event::{Event, EventKind};
 pub use line::Lines;
 pub use paths::{StateDir, VolumeDir};

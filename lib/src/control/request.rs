@@ -93,6 +93,14 @@ pub enum Request {
         /// The first word (of 64 blocks) that is wanted.
         first: u64,
     },
+    /// Lets nothing be written, and flushes all legs; answered when that is so. It belongs to the connection that sent
+    /// it: when that ends, or after the time that is named, writes go on.
+    Barrier {
+        /// Milliseconds, at most [`crate::base::limits::BARRIER_MAX_MS`].
+        for_ms: u64,
+    },
+    /// Writes go on; an error of class `Timeout` if they did before.
+    EndBarrier,
     /// Compares the legs in sync. Answered at the end, with a [`super::VerifyResult`]; it belongs to the connection
     /// that sent it: when that ends before, the verify ends.
     Verify {
@@ -276,6 +284,8 @@ mod tests {
                 Request::Verify { leg: None, repair_from: None },
                 r#"{"request":"verify","leg":null,"repair_from":null}"#,
             ),
+            (Request::Barrier { for_ms: 5 }, r#"{"request":"barrier","for_ms":5}"#),
+            (Request::EndBarrier, r#"{"request":"end-barrier"}"#),
             (Request::Stop, r#"{"request":"stop"}"#),
         ] {
             assert_eq!(to_line(&request).expect("line"), format!("{line}\n").as_bytes());

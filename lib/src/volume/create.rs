@@ -1,6 +1,7 @@
 //! Making a volume.
 
 use super::options::{CREATE_SCHEMA, CreateOptions, CreateReport, CreatedLeg, Trust};
+use super::salvage::{Old, look};
 use crate::base::{Class, Error, Id, Name, Result, limits};
 use crate::config::to_toml;
 use crate::control::VolumeDir;
@@ -45,7 +46,11 @@ pub fn create(options: &CreateOptions) -> Result<CreateReport> {
     }
     refuse_twins(&config.legs)?;
     let checked: Vec<Checked> = config.legs.iter().map(check_leg).collect::<Result<_>>()?;
-    let size = wanted_size(options, &checked)?;
+    let old = match &options.trust {
+        Trust::Salvage(leg) => salvage(options, leg)?,
+        _ => Old::default(),
+    };
+    let size = wanted_size(options, &checked, old.size)?;
     for (leg, found) in config.legs.iter().zip(&checked) {
         if found.size < size {
             let text = format!(
@@ -66,6 +71,12 @@ pub fn create(options: &CreateOptions) -> Result<CreateReport> {
         clear(&dir, options, new);
     }
     made.map(|()| report)
+}
+
+/// What is known of the volume whose leg it was.
+fn salvage(options: &CreateOptions, leg: &Name) -> Result<Old> {
+    let spec = options.config.legs.iter().find(|spec| spec.name == *leg);
+    spec.map_or_else(|| Ok(Old::default()), |spec| look(&options.state_dir, spec))
 }
 
 fn report(options: &CreateOptions, size: u64) -> CreateReport {
@@ -93,14 +104,21 @@ fn report(options: &CreateOptions, size: u64) -> CreateReport {
 /// Whether a leg holds what the volume holds from the start.
 fn is_good(trust: &Trust, leg: &Name) -> bool {
     match trust {
-        Trust::From(source) => source == leg,
+        Trust::From(source) | Trust::Salvage(source) => source == leg,
         Trust::Single | Trust::KnownEqual | Trust::KnownZero => true,
     }
 }
 
-fn wanted_size(options: &CreateOptions, checked: &[Checked]) -> Result<u64> {
+fn wanted_size(options: &CreateOptions, checked: &[Checked], old: Option<u64>) -> Result<u64> {
     let usage = |text: String| Error::new(Class::Usage, format!("{}: creating it: {text}", options.name));
-    let size = match (options.size, &options.like) {
+    let salvaged = match &options.trust {
+        Trust::Salvage(leg) => {
+            let at = options.config.legs.iter().position(|spec| spec.name == *leg);
+            old.or_else(|| at.and_then(|at| checked.get(at)).map(|found| found.size))
+        }
+        _ => None,
+    };
+    let size = match (options.size.or(salvaged.filter(|_| options.like.is_none())), &options.like) {
         (Some(size), None) => size,
         (None, Some(like)) => {
             // A leg may be named as the model; it is locked already.
@@ -173,7 +191,7 @@ pub(super) fn check_leg(leg: &LegSpec) -> Result<Checked> {
     }
 }
 
-fn place(data: &Metadata) -> (u64, u64) {
+pub(super) fn place(data: &Metadata) -> (u64, u64) {
     if data.file_type().is_block_device() { (0, data.rdev()) } else { (data.dev(), data.ino()) }
 }
 

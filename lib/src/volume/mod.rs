@@ -9,6 +9,7 @@ mod metrics;
 pub mod offline;
 pub mod options;
 mod resize;
+mod salvage;
 mod serve;
 mod state;
 pub mod trackers;

@@ -13,6 +13,8 @@ pub enum Trust {
     Single,
     /// This leg holds the data; everything is missing on all others (`--from`).
     From(Name),
+    /// The same, and the leg was of a volume whose records are damaged or lost (`--salvage`).
+    Salvage(Name),
     /// All legs hold the same data already (`--known-equal`).
     KnownEqual,
     /// All legs read as zeroes (`--known-zero`).

@@ -14,7 +14,7 @@ use crate::generation::{Flags, Record, RecordStore};
 use crate::map::file::{MapSync, Marks, Seal};
 use crate::map::{BlockSet, Durability, MapFile};
 use crate::volume::core::LegRecord;
-pub(crate) use open::{change_trackers, expectation, open, take_lock};
+pub(crate) use open::{change_trackers, check_records, expectation, open, salvage_hint, take_lock};
 pub(crate) use persist::persist;
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -253,7 +253,17 @@ pub enum Command {
         /// Blocks that differ are copied from this leg afterwards.
         from: Option<LegIx>,
     },
-    /// Whoever wanted that does not want it any more; it is answered with an error, if it runs.
+    /// Let nothing be written for so long at most; answered when all is quiet and flushed.
+    Barrier {
+        /// Milliseconds from now on.
+        for_ms: u64,
+    },
+    /// It may go on, or whoever asked has gone. An error if it went on before.
+    EndBarrier {
+        /// The command that began it.
+        barrier: u64,
+    },
+    /// Whoever wanted a verify does not want it any more; it is answered with an error, if it runs.
     EndVerify,
     /// Drain, flush, and end: answered when it is done, followed by [`Action::Stopped`].
     Stop,
@@ -504,6 +514,12 @@ pub enum Note {
     Suspended,
     /// Requests go on.
     Resumed,
+    /// A barrier is held: nothing is written.
+    BarrierHeld,
+    /// It went on because its time was over.
+    BarrierBroken,
+    /// It ended, or was not reached.
+    BarrierEnded,
     /// Replies that nobody waits for passed the threshold.
     Strays,
 }

@@ -16,6 +16,7 @@ impl Core {
             // Also before the volume serves: a resync that must not begin.
             Command::Pause(leg) => self.pause(leg, true),
             Command::Resume(leg) => self.pause(leg, false),
+            Command::EndBarrier { barrier } => self.end_barrier(barrier),
             Command::EndVerify => {
                 self.cancel_verify(false);
                 Ok(())
@@ -34,6 +35,10 @@ impl Core {
                 refused => refused,
             },
             Command::Retain(leg) => self.retain(leg),
+            Command::Barrier { for_ms } => match self.begin_barrier(id, for_ms) {
+                Ok(()) => return,
+                refused => refused,
+            },
             Command::Verify { only, from } => match self.verify(id, only, from) {
                 Ok(()) => return,
                 refused => refused,
@@ -143,6 +148,7 @@ impl Core {
         self.stage = Stage::Stopping { id, deadline_ms: self.now_ms + limits::STOP_MS, from_ms };
         self.refuse_front();
         self.cancel_verify(true);
+        self.drop_barrier();
         self.tick_stage();
     }
 

@@ -208,6 +208,7 @@ impl Core {
                         self.settle_write(slot);
                     }
                 }
+                Waiter::Barrier(id) => self.barrier_flushed(id, ix, ok),
                 Waiter::Finish => {
                     self.legs[ix].motion.moved(self.now_ms);
                     if ok {

@@ -14,6 +14,8 @@ pub(super) enum Waiter {
     Client(u16, u32),
     /// A FUA write, by slot and serial.
     Fua(u16, u32),
+    /// A barrier, by its command.
+    Barrier(u64),
     /// The end of the leg's resync.
     Finish,
 }

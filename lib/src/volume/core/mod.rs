@@ -11,6 +11,7 @@
 //! stricter than "one fixed leg" and costs only requests that overlap.
 
 pub mod api;
+pub mod barrier;
 mod command;
 mod flush;
 mod grow;
@@ -219,6 +220,8 @@ pub struct Status {
     pub state_durable: bool,
     /// The last sync of maps failed: writes into quiet runs fail.
     pub maps_failing: bool,
+    /// A barrier holds writes, so many milliseconds more at most.
+    pub barrier_left_ms: Option<u64>,
     /// Trackers by number; `None` where there is none.
     pub trackers: Vec<Option<TrackerStatus>>,
 }
@@ -247,6 +250,7 @@ pub struct Core {
     turn: usize,
     serial: u32,
     suspended: bool,
+    barrier: Option<barrier::Barrier>,
     verify: Option<verify::Verify>,
     /// What the last one found.
     verified: Option<VerifyReport>,
@@ -281,6 +285,7 @@ impl Core {
             turn: 0,
             serial: 0,
             suspended: false,
+            barrier: None,
             verify: None,
             verified: None,
             out: Vec::new(),
@@ -294,6 +299,10 @@ impl Core {
         for event in events {
             self.take(event);
             self.run_ready();
+            if self.barrier.is_some() {
+                self.step_barrier();
+                self.run_ready();
+            }
         }
         if self.heat.is_some() {
             self.kick_maps();
@@ -341,8 +350,12 @@ impl Core {
 
     fn client(&mut self, token: Token, ask: Ask, range: ByteRange) {
         self.client_ms = self.now_ms;
+        // Reads do not wait behind what a barrier holds.
+        let next = self.front.is_empty() || self.barrier_holds();
         match self.stage {
-            Stage::Serving if self.front.is_empty() && self.ops.has_room() => self.admit(token, ask, range),
+            Stage::Serving if next && !self.barrier_stops(ask) && self.ops.has_room() => {
+                self.admit(token, ask, range);
+            }
             Stage::Stopping { .. } | Stage::Stopped => self.reply(token, Answer::Failed(Fault::Shutdown)),
             _ => self.front.push_back((token, ask, range)),
         }
@@ -426,13 +439,7 @@ impl Core {
             self.out.push(Action::Release { io: data });
         }
         self.ops.leave(slot, &mut self.ready);
-        if matches!(self.stage, Stage::Serving) {
-            while self.ops.has_room()
-                && let Some((token, ask, range)) = self.front.pop_front()
-            {
-                self.admit(token, ask, range);
-            }
-        }
+        self.admit_waiting();
     }
 
     /// The state of a leg; `None` where there is none.

@@ -135,7 +135,11 @@ impl Core {
     /// Good data of another leg is written back to one that failed a read: an ordinary internal write.
     fn repair(&mut self, target: LegIx, range: crate::base::ByteRange) {
         let busy = self.ops.iter().filter(|op| matches!(op.kind, Kind::Repair { .. })).count();
-        if self.legs[target].up_to_date() && self.legs[target].connected() && busy < limits::COPIES {
+        if self.legs[target].up_to_date()
+            && self.legs[target].connected()
+            && busy < limits::COPIES
+            && !self.barrier_holds()
+        {
             self.note(Some(target), Note::ReadRepair);
             self.enter(Kind::Repair { target }, range);
         }

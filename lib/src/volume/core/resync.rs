@@ -50,7 +50,7 @@ impl Core {
             return;
         }
         let target = self.legs[ix].state == LegState::SyncTarget && self.legs[ix].open;
-        if !rewriting && !target {
+        if (!rewriting && !target) || (self.barrier_holds() && !(rewriting && self.barrier_drains())) {
             return;
         }
         let busy = self.client_ms + limits::YIELD_MS > self.now_ms;

@@ -79,11 +79,15 @@ pub enum Rule {
     VerifySecondLook,
     /// Legs that are to be repaired leave the set, durably, before their blocks are marked.
     VerifyLeavesFirst,
+    /// While a barrier is held nothing is written to any leg.
+    BarrierHolds,
+    /// A barrier is held only after a flush of every leg that takes writes.
+    BarrierFlushes,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::MarkFirst,
         Self::MarkSkipped,
         Self::FlushCoversComplete,
@@ -120,6 +124,8 @@ impl Rule {
         Self::VerifyLocks,
         Self::VerifySecondLook,
         Self::VerifyLeavesFirst,
+        Self::BarrierHolds,
+        Self::BarrierFlushes,
     ];
 }
 

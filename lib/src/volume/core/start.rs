@@ -176,11 +176,7 @@ impl Core {
                         self.engage(ix);
                     }
                 }
-                while self.ops.has_room()
-                    && let Some((token, ask, range)) = self.front.pop_front()
-                {
-                    self.admit(token, ask, range);
-                }
+                self.admit_waiting();
             }
             Stage::Stopping { id, deadline_ms, from_ms } => self.try_stop(id, deadline_ms, from_ms),
             _ => {}

@@ -51,6 +51,7 @@ impl Core {
             flush_error_owed: self.legs.iter().any(|leg| leg.owes_error),
             state_durable: self.persist.settled(),
             maps_failing: self.heat.as_ref().is_some_and(super::heat::Heat::is_failing),
+            barrier_left_ms: self.barrier_left_ms(),
             trackers: self.tracker_status(),
         }
     }

@@ -85,6 +85,8 @@ pub(super) fn volume(volume: &Name, core: &Status, what: Circumstances, legs: &[
         Some("no good leg can be reached; requests wait".to_owned())
     } else if !core.serving {
         Some("starting: legs are being connected".to_owned())
+    } else if let Some(left) = core.barrier_left_ms {
+        Some(format!("a snapshot barrier holds writes, for {} s at most", left.div_ceil(1000)))
     } else if !core.state_durable {
         Some("the state of the legs is not on stable storage yet".to_owned())
     } else if core.maps_failing {
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn done_no_state_of_the_volume_is_without_the_next_command_to_type() {
-        for bits in 0..128u8 {
+        for bits in 0..=u8::MAX {
             let on = |bit: u8| bits >> bit & 1 == 1;
             let core = Status {
                 legs: Vec::new(),
@@ -180,6 +182,7 @@ mod tests {
                 flush_error_owed: on(2),
                 state_durable: on(3),
                 maps_failing: on(6),
+                barrier_left_ms: on(7).then_some(1),
             };
             let what = Circumstances { stopping: on(4), good: usize::from(on(5)), min_legs: 1 };
             let well = core.serving
@@ -187,6 +190,7 @@ mod tests {
                 && !core.flush_error_owed
                 && core.state_durable
                 && !core.maps_failing
+                && core.barrier_left_ms.is_none()
                 && !what.stopping
                 && what.good == 1;
             let advice = volume(&name("vol0"), &core, what, &[]);

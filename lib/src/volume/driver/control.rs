@@ -136,6 +136,7 @@ impl Driver<'_> {
         self.control.conns.remove(key);
         self.give_back(key);
         self.abandon_verify(key);
+        self.abandon_barrier(key);
     }
 
     fn take_lines(&mut self, key: u64) {
@@ -185,6 +186,8 @@ impl Driver<'_> {
             Request::Resize { size } => return self.resize(key, size),
             Request::Pause { leg } => return self.command_leg(key, leg, Command::Pause),
             Request::Resume { leg } => return self.command_leg(key, leg, Command::Resume),
+            Request::Barrier { for_ms } => return self.begin_barrier(key, for_ms),
+            Request::EndBarrier => return self.end_barrier(key),
             Request::Verify { leg, repair_from } => {
                 return self.begin_verify(key, leg.as_ref(), repair_from.as_ref());
             }
@@ -254,6 +257,9 @@ impl Driver<'_> {
     pub(super) fn answer_command(&mut self, id: u64, result: Result<(), &'static str>) {
         if id == super::admin::OF_TASK {
             return self.task_answered(result);
+        }
+        if let Some(reply) = self.barrier_answered(id, result) {
+            return self.answer(id, &reply);
         }
         if let Some(reply) = self.verify_answered(id, result) {
             return self.answer(id, &reply);

@@ -8,6 +8,7 @@
 mod actions;
 mod admin;
 mod advice;
+mod barrier;
 mod buffers;
 mod client;
 mod clients;
@@ -226,6 +227,8 @@ struct Driver<'a> {
 
     control: Control,
     hook: Hook,
+    /// Who holds writes.
+    barrier: Option<barrier::Asked>,
     /// Who asked for the verify that runs.
     verify: Option<verify::Asked>,
     /// A task of several steps.
@@ -360,6 +363,7 @@ impl<'a> Driver<'a> {
             widened: setup.widened,
             control: Control::new(setup.control),
             hook,
+            barrier: None,
             verify: None,
             task: None,
             replace_at_ms: 0,

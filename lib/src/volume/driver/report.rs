@@ -172,6 +172,11 @@ impl Driver<'_> {
             Note::PersistFailed => {
                 (EventKind::PersistFailed, "the state could not be made durable".to_owned())
             }
+            Note::BarrierHeld => (EventKind::Barrier, "writes are held, all legs are flushed".to_owned()),
+            Note::BarrierBroken => {
+                (EventKind::Barrier, "writes go on: the barrier's time was over".to_owned())
+            }
+            Note::BarrierEnded => (EventKind::Barrier, "writes go on".to_owned()),
             Note::Suspended => (EventKind::Suspended, "no good leg can be reached; requests wait".to_owned()),
             Note::Resumed => (EventKind::Resumed, "requests go on".to_owned()),
             Note::Strays => (EventKind::Stray, "too many replies that nobody waits for".to_owned()),
@@ -184,7 +189,10 @@ impl Driver<'_> {
                 _ => {}
             }
         }
-        let important = !matches!(note, Note::Serving | Note::Connected | Note::SyncStarted(_));
+        let important = !matches!(
+            note,
+            Note::Serving | Note::Connected | Note::SyncStarted(_) | Note::BarrierHeld | Note::BarrierEnded
+        );
         if important {
             let name = leg.and_then(|leg| self.legs.get(leg)).map(|slot| format!("leg {}: ", slot.spec.name));
             (self.notify)(ServeNotice::Note(format!("{}{text}", name.unwrap_or_default())));

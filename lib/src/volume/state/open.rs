@@ -3,10 +3,10 @@
 use super::persist::{follow, make_primary};
 use super::trackers::{self, FoundTracker};
 use super::{MapHandle, Records};
-use crate::base::{BlockSize, Class, Error, Id, Name, Result};
+use crate::base::{BlockSize, Class, Error, Id, Name, Result, limits};
 use crate::control::VolumeDir;
 use crate::device::{boot_id, lock};
-use crate::generation::Record;
+use crate::generation::{Record, RecordStore};
 use crate::leg::LegSpec;
 use crate::map::file::Fill;
 use crate::map::{Belief, BlockSet, Durability, Expect, Identity, MapFile};
@@ -15,6 +15,9 @@ use crate::volume::members::{Steps, through};
 use crate::volume::resize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
+
+/// What the name of a volume that is salvaged is proposed to end with.
+const SALVAGED: &str = "-salvaged";
 
 /// A volume in use.
 #[derive(Debug)]
@@ -81,20 +84,78 @@ pub(crate) fn expectation(identity: &Identity, generation: Id, durability: Durab
 /// Steps 1 to 3.
 fn open_records(dir: &VolumeDir, legs: &[LegSpec], through: Steps<'_>) -> Result<(File, Records)> {
     let lock = take_lock(dir)?;
-    let mut records = Records::open(dir, legs.iter().map(|leg| &leg.name))?;
+    check_records(dir, legs)?;
+    let mut records = Records::open(dir, legs.iter().map(|leg| &leg.name))
+        .map_err(|error| with_salvage(dir, legs, error))?;
     if let Some(growth) = resize::pending(dir)? {
         resize::go_on(dir, &mut records, &growth, through)?;
     }
-    for (at, record) in records.records.iter().enumerate() {
-        check_record(dir, record, &records.records[0], &legs[at].name)?;
-        if let Some(twin) = records.records[..at].iter().find(|other| other.leg == record.leg) {
+    let repaired = check_each(dir, legs, &records.records).and_then(|()| repair(&mut records));
+    repaired.map_err(|error| with_salvage(dir, legs, error))?;
+    Ok((lock, records))
+}
+
+/// Whether the record of every leg is there, whole, and of this volume. Changes nothing, and takes no lock. What is
+/// between two steps of a growth is left to [`crate::volume::resize`].
+pub(crate) fn check_records(dir: &VolumeDir, legs: &[LegSpec]) -> Result<()> {
+    let read = |leg: &LegSpec| {
+        let path = dir.record(&leg.name);
+        if !path.exists() {
+            return Err(Error::new(Class::Damaged, format!("{}: opening it: it is lost", path.display())));
+        }
+        RecordStore::read(&path)
+    };
+    let records: Result<Vec<Record>> = legs.iter().map(read).collect();
+    let grows = resize::pending(dir)?.is_some();
+    let checked = records.and_then(|records| if grows { Ok(()) } else { check_each(dir, legs, &records) });
+    checked.map_err(|error| with_salvage(dir, legs, error))
+}
+
+fn check_each(dir: &VolumeDir, legs: &[LegSpec], records: &[Record]) -> Result<()> {
+    for (at, record) in records.iter().enumerate() {
+        check_record(dir, record, &records[0], &legs[at].name)?;
+        if let Some(twin) = records[..at].iter().find(|other| other.leg == record.leg) {
             let text =
                 format!("{}: legs {} and {} have the id {}", dir.name(), twin.name, record.name, record.leg);
             return Err(Error::new(Class::Refused, text));
         }
     }
-    repair(&mut records)?;
-    Ok((lock, records))
+    Ok(())
+}
+
+/// A damaged record has a way out.
+fn with_salvage(dir: &VolumeDir, legs: &[LegSpec], error: Error) -> Error {
+    match salvage_hint(dir, legs) {
+        Some((_, hint)) if error.class == Class::Damaged && error.hint.is_none() => error.hint(hint),
+        _ => error,
+    }
+}
+
+/// The command that makes a new volume of what one leg holds, and that leg: one whose record is whole and says that it
+/// is in sync, if there is one.
+pub(crate) fn salvage_hint(dir: &VolumeDir, legs: &[LegSpec]) -> Option<(Name, String)> {
+    let good = |leg: &&LegSpec| {
+        RecordStore::read(&dir.record(&leg.name)).is_ok_and(|r| r.in_sync() && r.name == leg.name)
+    };
+    let leg = legs.iter().find(good).or_else(|| legs.first())?;
+    let mut name = dir.name().to_string();
+    name.truncate(limits::NAME_LEN - SALVAGED.len());
+    Some((leg.name.clone(), format!("mirrord create {name}{SALVAGED} --salvage {leg}")))
+}
+
+/// The way out of a damaged map: it counts as all missing, which needs another good leg, or that the leg itself is
+/// read and written back from end to end.
+fn with_reset(dir: &VolumeDir, records: &Records, leg: usize, name: &Name, error: Error) -> Error {
+    if error.class != Class::Damaged || error.hint.is_some() {
+        return error;
+    }
+    let good = (0..records.records.len()).any(|other| other != leg && records.leg_record(other).in_sync);
+    if good {
+        error.hint(format!("mirrord leg reset {} {name}", dir.name()))
+    } else {
+        let map = dir.map(name);
+        error.hint(format!("mv {0} {0}.damaged", map.display()))
+    }
 }
 
 /// What all maps of a volume are of.
@@ -184,7 +245,8 @@ impl Opened {
         let missing = made.is_some();
         let mut map = match made {
             Some(map) => map,
-            None => MapFile::open(&path)?,
+            None => MapFile::open(&path)
+                .map_err(|error| with_reset(dir, &self.records, leg, &spec.name, error))?,
         };
         let (marks, belief, widened) = map.load_believed(&expect);
         let clean = map.header().clean && belief == Belief::Believed && !missing;
