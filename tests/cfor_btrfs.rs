@@ -265,9 +265,9 @@ fn done_the_recorder_saw_all_that_btrfs_says() {
     let (mut before, mut base) = moment(&disk, 0, &nothing);
     let (mut compared, mut written) = (0, 0);
     for run in 1..=runs {
-        live::ask(&pair.source.log, &format!("rotate {}", run * 2 - 1)).expect("asked").expect("a recorder");
+        live::rotate(&pair.source.log, run * 2 - 1).expect("asked").expect("a recorder");
         mutate_with_events(&pair.source.root, &mut random, 25);
-        live::ask(&pair.source.log, &format!("rotate {}", run * 2)).expect("asked").expect("a recorder");
+        live::rotate(&pair.source.log, run * 2).expect("asked").expect("a recorder");
         let ours = live::since(&pair.source.log, run * 2 - 1, run * 2).expect("recorded");
         let (now, index) = moment(&disk, run, &base);
         let what = format!("seed {seed}, run {run}");

@@ -36,6 +36,10 @@ impl Recording {
         Self(child)
     }
 
+    pub fn send(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).expect("kill");
+    }
+
     fn kill(mut self, signal: rustix::process::Signal) -> std::process::ExitStatus {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).expect("kill");
         self.0.wait().expect("reap")

@@ -4,6 +4,7 @@
 
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod barrier; // writes held for a snapshot, and let go whoever dies
+mod cfor_blind; // what a recorder cannot see, and what real programs do
 mod cfor_btrfs; // snapshots that btrfs compares; what it says against what the recorder saw
 mod cfor_crash; // a standby whose apply is killed at every step
 mod cfor_far; // trees on another machine: dumps sent there, compared there, seeded

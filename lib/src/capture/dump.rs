@@ -21,10 +21,8 @@ use super::barrier::Barrier;
 use super::clones::Clones;
 use super::contents::Changes;
 use super::follow::{Followed, Seen, follow, follow_seen};
-use super::inspect::look;
 use super::kept;
 use super::live;
-use super::record::hex;
 use super::root::Root;
 use super::scan::{Fresh, Sink, begin, now};
 use super::snapshot::{PASSING, Snapshot};
@@ -232,7 +230,7 @@ pub fn dump<W: Write>(options: &DumpOptions, object: &str, out: W) -> Result<(Du
     barrier.enter()?;
     root.sync()?;
     barrier.inside()?;
-    let recorder = live::ask(&options.log, &format!("rotate {number}"));
+    let recorder = live::rotate(&options.log, number);
     let time = now();
     let mut snapshot = match (options.compare, options.snapshot) {
         (true, _) => Some(kept::take(&root, &options.log, number)?),
@@ -303,8 +301,7 @@ fn follow_recorder(
         Ok(None) => return Ok(Err("nobody records".to_owned())),
         Err(error) => return Ok(Err(error.message)),
     };
-    let handle = look(tree.fd(), b"", None).map_err(|e| tree.error(b".", "looking at it", e))?.stamp.handle;
-    if answer.root != hex(&handle) || answer.round != number {
+    if answer.root != live::identity(tree)? || answer.round != number {
         return Ok(Err("the recorder watches another tree".to_owned()));
     }
     match live::since(&options.log, base.round.number, number) {

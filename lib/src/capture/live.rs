@@ -11,11 +11,17 @@
 //!    closed logs, and everything done later in `live.N`; what is done in between may be in both.
 //! 2. What changed since round M is in the logs from `live.M` on.
 //!
+//! A question has a deadline ([`rotation`]): a recorder that was stopped when it was asked, and goes on later, does not
+//! know where the scan began that the dump made instead.
+//!
 //! Nothing here is ever synced. Recovery: (a) a recorder that died, or a machine that lost its power, leaves a
 //! generation that is not closed: a scan is owed; (b) a recorder that starts writes first that it does not know what
 //! was before; (c) a dump that fails asks for the same number again: the recorder goes on with the log of that number,
 //! which then begins earlier than it need.
 
+use super::inspect::{device_of, look};
+use super::record::hex;
+use super::root::Root;
 use super::store::Store;
 use crate::base::{Class, Error, Result, limits};
 use crate::fslog::record::Lost;
@@ -55,7 +61,7 @@ pub struct Answer {
     pub backend: String,
     /// The round whose log it writes.
     pub round: u64,
-    /// The identity of the directory that it watches, in hexadecimal digits.
+    /// The tree that it watches ([`identity`]).
     pub root: String,
     /// Events since it began.
     pub events: u64,
@@ -64,7 +70,35 @@ pub struct Answer {
     pub lost: Option<String>,
 }
 
-/// Asks the recorder: `rotate N` or `status`. `None` if there is none; a dead one is none. Errors: class `Timeout`
+/// Milliseconds since the machine started, the same for all processes.
+fn clock() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+/// What a question asks for: the number to rotate to, and whether it is answered too late. Who asked has begun to scan
+/// by then, and what was seen meanwhile is in the log before: the one that begins now does not have it.
+pub fn rotation(question: &str) -> Option<(u64, bool)> {
+    let mut words = question.trim().strip_prefix("rotate ")?.split(' ');
+    let number = words.next()?.parse().ok()?;
+    let deadline: u64 = words.next()?.parse().ok()?;
+    Some((number, clock() > deadline))
+}
+
+/// Asks the recorder to begin the log of a round.
+pub fn rotate(dir: &Path, number: u64) -> Result<Option<Answer>> {
+    ask(dir, &format!("rotate {number} {}", clock() + limits::RECORDER_REPLY_MS))
+}
+
+/// What a tree is known by, in hexadecimal digits: the device of its file system, which nothing else has as long as a
+/// recorder keeps it open, and the identity of its directory, which the roots of other file systems have too.
+pub fn identity(tree: &Root) -> Result<String> {
+    let seen = look(tree.fd(), b"", None).and_then(|seen| Ok((seen.stamp.handle, device_of(tree.fd())?)));
+    let (handle, (major, minor)) = seen.map_err(|e| tree.error(b".", "looking at it", e))?;
+    Ok(format!("{major:x}:{minor:x} {}", hex(&handle)))
+}
+
+/// Asks the recorder: `rotate N DEADLINE` or `status`. `None` if there is none; a dead one is none. Errors: class `Timeout`
 /// for one that does not answer.
 pub fn ask(dir: &Path, question: &str) -> Result<Option<Answer>> {
     ask_within(dir, question, Duration::from_millis(limits::RECORDER_REPLY_MS))
@@ -157,6 +191,14 @@ pub fn prune(store: &Store, oldest: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_that_is_answered_late_is_known() {
+        let late = clock().saturating_sub(1000);
+        assert_eq!(rotation(&format!("rotate 7 {}\n", clock() + 60_000)), Some((7, false)));
+        assert_eq!(rotation(&format!("rotate 7 {late}\n")), Some((7, true)));
+        assert_eq!((rotation("rotate 7"), rotation("status"), rotation("rotate x 1")), (None, None, None));
+    }
 
     #[test]
     fn a_recorder_that_does_not_answer_is_told_from_one_that_is_not_there() {

@@ -1,8 +1,7 @@
 //! The recorder: events in, records out. One thread, one queue, no clock in its decisions.
 
 use super::fanotify::{Event, Queue};
-use super::inspect::look;
-use super::live::{Answer, LOCK, SOCKET, live_path, socket_path};
+use super::live::{Answer, LOCK, SOCKET, identity, live_path, rotation, socket_path};
 use super::root::Root;
 use super::store;
 use crate::base::{Class, Error, Id, Result, limits};
@@ -160,15 +159,15 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins to record the file system that a tree is on. Errors: class `Busy` if another one records into `dir`.
-    pub fn open(root: &Path, dir: &Path) -> Result<Self> {
-        super::apply::check_apart(root, dir)?;
+    pub fn open(at: &Path, dir: &Path) -> Result<Self> {
+        super::apply::check_apart(at, dir)?;
         match std::fs::DirBuilder::new().mode(0o700).create(dir) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => {
                 return Err(Error::io(dir.display(), "creating it", e));
             }
             _ => {}
         }
-        let tree = Root::open(root)?;
+        let tree = Root::open(at)?;
         let path = dir.join(LOCK);
         let held = OpenOptions::new()
             .write(true)
@@ -179,8 +178,7 @@ impl Recorder {
             .map_err(|e| Error::io(path.display(), "opening it", e))?;
         lock::lock(&held, &path, true)?;
         let queue = Queue::open(&tree)?;
-        let handle =
-            look(tree.fd(), b"", None).map_err(|e| tree.error(b".", "looking at it", e))?.stamp.handle;
+        let root = identity(&tree)?;
         let round = store::rounds(dir)?.last().copied().unwrap_or(0);
         let log = Log::open(dir, round, true)?;
         let listener = listen(dir)?;
@@ -189,7 +187,7 @@ impl Recorder {
             queue,
             log,
             listener,
-            root: hex(&handle),
+            root,
             events: 0,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             _lock: held,
@@ -241,10 +239,10 @@ impl Recorder {
             return Ok(());
         }
         self.drain()?;
-        if let Some(number) = line.trim().strip_prefix("rotate ").and_then(|number| number.parse().ok()) {
+        if let Some((number, late)) = rotation(&line) {
             if number > self.log.round {
                 self.log.close()?;
-                self.log = Log::open(&self.dir, number, false)?;
+                self.log = Log::open(&self.dir, number, late)?;
             }
         } else if line.trim() != "status" {
             return Ok(());
