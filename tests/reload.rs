@@ -122,7 +122,9 @@ impl<'d> Loaded<'d> {
         loaded.write("", &["a", "b"]);
         loaded.volume.serve_config(&dir.path("c.toml"));
         loaded.volume.wait_synced();
-        let mut fio = Command::new("fio");
+        // If this test is killed nobody ends it, and it tells of every request that fails: it ends at so many bytes.
+        let mut fio = Command::new("prlimit");
+        fio.args(["--fsize=16777216", "fio"]);
         fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-64k", "--iodepth=8"])
             .args([&format!("--uri={}", loaded.volume.uri()), &format!("--size={SIZE}"), "--time_based"])
             .args(["--runtime=300", "--refill_buffers", "--thinktime=500us", "--fsync=64"])
