@@ -26,6 +26,7 @@ mod interop; // the programs of others as clients and as legs
 mod json; // every JSON document and each of its keys is in mirror-json(5)
 mod judges; // maps judged by the programs whose formats they are translated to
 mod legacy; // the nbd crate as an old client and an old leg
+mod many_legs; // three legs and thirty-two, who is read, how many are required
 mod monitor; // how others watch a volume: check, metrics, commands for events, units
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
