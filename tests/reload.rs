@@ -103,7 +103,10 @@ fn done_a_reload_prints_and_performs_what_differs_and_a_bad_file_changes_nothing
     reload(&mut volume, "reload: 5 changed\n");
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     assert_eq!(volume.status()["clients"], 1);
-    assert!(std::fs::read_to_string(&page).expect("metrics").contains("mirror_running{volume=\"vol\"} 0"));
+    let said = || std::fs::read_to_string(&page).expect("metrics");
+    wait_for("its last page", Duration::from_secs(20), || {
+        said().contains("mirror_running{volume=\"vol\"} 0")
+    });
     volume.stop();
 }
 
