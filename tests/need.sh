@@ -30,7 +30,7 @@ package_of() {
         fusermount3) echo fuse3 ;;
         systemd-analyze | systemd-socket-activate) echo systemd ;;
         promtool) echo prometheus ;;
-        losetup) echo util-linux ;;
+        losetup | flock | script) echo util-linux ;;
         sshd) echo openssh-server ;;
         ssh | ssh-keygen | ssh-agent | ssh-add) echo openssh-client ;;
         # What libssh2 is built with; asked for by the name that pkg-config knows.

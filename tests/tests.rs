@@ -30,6 +30,7 @@ mod many_legs; // three legs and thirty-two, who is read, how many are required
 mod monitor; // how others watch a volume: check, metrics, commands for events, units
 mod outage; // a leg goes away and comes back
 mod readme; // what a newcomer types first: quickstart, the session of the README
+mod recipes; // every block of mirror-recipes(7), as it stands
 mod reload; // the configuration read again while the volume is served; what systemd hears
 mod salvage; // records and maps damaged or lost, and the way out that the error line names
 mod soak; // long runs under load, of which CI makes a short one each
