@@ -30,6 +30,17 @@ fn the_example_of_a_tree_and_its_standby_ends_identical() {
 }
 
 #[test]
+fn the_example_of_an_off_site_copy_ends_equal() {
+    if !need(&["cargo", "sshd", "ssh-keygen", "mkfs.ext4", "fsck.ext4"]) {
+        return;
+    }
+    let limit = Duration::from_secs(20 * 60);
+    let out = Tool::new("sh").args(&["examples/offsite.sh"]).dir(root()).limit(limit).run().expect(0);
+    assert!(out.stdout.contains("The off-site copy worked"), "{}", out.stdout);
+    assert!(out.stdout.contains("refused with 3"), "{}", out.stdout);
+}
+
+#[test]
 fn the_session_of_the_readme_works_as_it_stands() {
     if !need(&["nbdkit", "nbdcopy"]) {
         return;
