@@ -4,13 +4,16 @@
 //! ```text
 //! cargo bench --bench bench                               all rows, five runs of ten seconds of each
 //! cargo bench --bench bench -- --only mirror --seconds 3  rows whose name holds the word, shorter
+//! cargo bench --bench bench -- --only sync                copies by mirror-sync, each side timed
 //! cargo bench --bench bench -- --list
 //! cargo bench --bench bench -- --only mirror-write-4k-d16 --profile     where the time goes
 //! ```
 //!
-//! The peers are nbdkit, qemu-storage-daemon and ourselves; fio is the client. Needs nothing but them (and perf
-//! and strace for `--profile`), no privileges. `--dir` should be a tmpfs, or the disk is measured.
+//! The peers are nbdkit, qemu-storage-daemon and ourselves; fio is the client. Copies are compared with nbdcopy,
+//! qemu-img, rsync and bdsync, where they are installed. Needs nothing but them (and perf and strace for
+//! `--profile`), no privileges. `--dir` should be a tmpfs, or the disk is measured.
 
+mod copies;
 mod load;
 mod peers;
 mod profile;
@@ -55,13 +58,14 @@ pub struct Options {
 fn main() {
     let options = Options::parse();
     let rows: Vec<_> = rows::all().into_iter().filter(|row| row.name.contains(&options.only)).collect();
+    let copies: Vec<_> = copies::all().into_iter().filter(|row| row.name.contains(&options.only)).collect();
     if options.list {
-        for row in &rows {
-            println!("{}", row.name);
+        for name in rows.iter().map(|row| row.name).chain(copies.iter().map(|row| row.name)) {
+            println!("{name}");
         }
         return;
     }
-    if rows.is_empty() {
+    if rows.is_empty() && copies.is_empty() {
         eprintln!("bench: --only {}: no row has this in its name", options.only);
         std::process::exit(2);
     }
@@ -73,6 +77,9 @@ fn main() {
     }
     table::head(&options);
     for row in &rows {
-        table::line(row, &row.take(&options));
+        table::line(row.name, row.peer, (row.must, row.aim), &row.take(&options));
+    }
+    for row in &copies {
+        table::line(row.name, row.peer, (row.must, row.aim), &row.take(&options));
     }
 }
