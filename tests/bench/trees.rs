@@ -65,9 +65,9 @@ fn show(row: &str, ours: &mut [Duration], peer: &mut [Duration], must: Option<f6
     let verdict = must.map_or_else(String::new, |must| {
         format!("  must be at most {must} s: {}", if a <= must { "yes" } else { "NO" })
     });
-    let least = ours.first().map_or(0.0, Duration::as_secs_f64);
-    let most = ours.last().map_or(0.0, Duration::as_secs_f64);
-    println!("{row:6} {a:>7.2} s ({least:.2}-{most:.2}) {b:>7.2} s {:>6.2}{verdict}", a / b);
+    let [least, highest] =
+        [ours.first(), ours.last()].map(|figure| figure.map_or(0.0, Duration::as_secs_f64));
+    println!("{row:6} {a:>7.2} s ({least:.2}-{highest:.2}) {b:>7.2} s {:>6.2}{verdict}", a / b);
 }
 
 fn main() {
@@ -107,7 +107,7 @@ fn main() {
     std::fs::create_dir(&standby).expect("mkdir");
     let whole = ["-q", "dump", &log, "--root", &tree, "-o", &dump];
     let apply = ["-q", "apply", &dump, "--root", &standby, "--log", &state];
-    let mut acknowledge = || {
+    let acknowledge = || {
         let (took, round) = timed(CFOR, &apply, None);
         std::fs::write(path("round"), round).expect("write");
         timed(CFOR, &["-q", "ack", &log, "standby"], Some(Path::new(&path("round"))));
