@@ -19,10 +19,18 @@ const ASK: u64 = 1 << 30;
 /// Most bytes of zeroes in one request: some servers bound effects like payloads.
 const ZEROES: u64 = 32 << 20;
 
+/// So many requests are worth another connection: to open one takes as long as some of them.
+const WORTH: usize = 64;
+
 /// An NBD export.
 #[derive(Debug)]
 pub struct NbdEnd {
-    connections: Vec<Pipelined>,
+    first: Pipelined,
+    /// Further ones, each opened when there is work for it; empty where there was no way to.
+    further: Vec<OnceLock<Option<Pipelined>>>,
+    uri: NbdUri,
+    /// Most requests in flight on a further connection.
+    depth: usize,
     next: AtomicUsize,
     facts: Facts,
     contexts: bool,
@@ -51,28 +59,11 @@ impl NbdEnd {
     }
 
     fn connect(uri: &NbdUri, name: &str, server: Option<Started>, opening: Opening) -> Result<Self> {
-        let deadline = Duration::from_millis(limits::LEG_TIMEOUT_MS);
         let wanted = opening.connections.max(1);
-        let depth = opening.depth.div_ceil(wanted);
-        let open = |depth| {
-            let contexts = vec![ALLOCATION.to_owned()];
-            let options = ClientOptions { export: uri.export.clone(), contexts, structured: true };
-            Pipelined::connect(uri, options, deadline, depth)
-        };
-        let first = open(opening.depth)?;
+        let first = again(uri, opening.depth)?;
         let info = first.info().clone();
         let several = info.flags.has(TransmissionFlags::CAN_MULTI_CONN) || !opening.write;
-        let mut connections = vec![first];
-        while several && connections.len() < wanted {
-            // A server that takes one connection only still serves.
-            let Ok(another) = open(depth) else { break };
-            if another.info().size != info.size {
-                let (is, was) = (another.info().size, info.size);
-                let text = format!("{name}: opening it again: {is} bytes now, {was} before");
-                return Err(Error::new(Class::Io, text));
-            }
-            connections.push(another);
-        }
+        let further = if several { wanted - 1 } else { 0 };
         let request_max = (info.max_payload - info.max_payload % info.min_block) as usize;
         let facts = Facts {
             name: name.to_owned(),
@@ -93,13 +84,35 @@ impl NbdEnd {
         let (lost, full) = (OnceLock::new(), OnceLock::new());
         let called = server.is_some().then(|| uri.to_string());
         let next = AtomicUsize::new(0);
-        Ok(Self { connections, next, facts, contexts, lost, full, called, _server: server })
+        let further = std::iter::repeat_with(OnceLock::new).take(further).collect();
+        let (uri, depth) = (uri.clone(), opening.depth.div_ceil(wanted));
+        Ok(Self { first, further, uri, depth, next, facts, contexts, lost, full, called, _server: server })
     }
 
-    /// The connection for the next request: in turn.
+    /// The connection for the next request: in turn, of as many as are worth it by now.
     fn one(&self) -> &Pipelined {
-        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
-        &self.connections[at]
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let slot = number % (1 + self.further.len()).min(1 + number / WORTH);
+        let further = slot.checked_sub(1).and_then(|slot| self.further.get(slot));
+        further.and_then(|cell| cell.get_or_init(|| self.another()).as_ref()).unwrap_or(&self.first)
+    }
+
+    /// Opens a further connection. A server that takes no more of them still serves; one that is another disk by now
+    /// does not.
+    fn another(&self) -> Option<Pipelined> {
+        let another = again(&self.uri, self.depth).ok()?;
+        let (is, was) = (another.info().size, self.facts.size);
+        if is != was {
+            let text = format!("{}: opening it again: {is} bytes now, {was} before", self.facts.name);
+            let _ = self.lost.set(Error::new(Class::Io, text));
+            return None;
+        }
+        Some(another)
+    }
+
+    /// Those that are open.
+    fn connections(&self) -> impl Iterator<Item = &Pipelined> {
+        std::iter::once(&self.first).chain(self.further.iter().filter_map(|cell| cell.get()?.as_ref()))
     }
 
     /// What one connection says counts for all: writes that were acknowledged over a connection that is lost are
@@ -124,6 +137,13 @@ impl NbdEnd {
             None => Ok(()),
         }
     }
+}
+
+/// A connection to an export.
+fn again(uri: &NbdUri, depth: usize) -> Result<Pipelined> {
+    let contexts = vec![ALLOCATION.to_owned()];
+    let options = ClientOptions { export: uri.export.clone(), contexts, structured: true };
+    Pipelined::connect(uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS), depth)
 }
 
 impl End for NbdEnd {
@@ -166,7 +186,7 @@ impl End for NbdEnd {
         // One flush covers all connections where the server allows several, if all of them still live.
         let one = self.one();
         let done = one.flush();
-        if let Some(dead) = self.connections.iter().find(|connection| connection.broken().is_some()) {
+        if let Some(dead) = self.connections().find(|connection| connection.broken().is_some()) {
             let error = dead.broken().unwrap_or_else(|| Error::silent(Class::Connect));
             return Err(self.seen(dead, error));
         }
@@ -202,7 +222,7 @@ impl End for NbdEnd {
         if let Some(error) = self.lost.get().or(self.full.get()) {
             return Some(error.clone());
         }
-        let broken = self.connections.iter().find_map(Pipelined::broken)?;
+        let broken = self.connections().find_map(Pipelined::broken)?;
         Some(Error::new(broken.class, format!("{}: {}", self.facts.name, broken.message)))
     }
 }
