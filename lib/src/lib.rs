@@ -51,6 +51,15 @@
 //! core answers with actions: mark, write to each leg, flush, persist, reply. The driver performs them in that
 //! order: marks are stores into a mapped file, remote legs are sent to first, local I/O follows, replies come last,
 //! and the payload is never copied on the way. What may take long (fsync, cold reads, records) is done by workers.
+//!
+//! # Beside the writes
+//!
+//! A map survives the death of the process because it is mapped; with durability `power` the first mark in a quiet
+//! *run* of 64 blocks waits for a sync of the map, shared by all that wait, and on disk the whole run counts as dirty
+//! until it has cooled ([`volume::core`], `heat`). A **tracker** is a map that no leg clears: it marks what a reader may
+//! see changed, for backups; only who takes it empties it. A *verify* reads the same range of every leg under its lock,
+//! and a difference is believed only at the second look. A *barrier* drains and flushes, and holds new writes for a
+//! bounded time. All three are states of the core, and histories of the simulator.
 
 /// Floor 0: words, units, limits, errors.
 pub mod base;
