@@ -40,6 +40,7 @@ mod support; // own directory per test, run programs, start and reap servers, sk
 mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told
 mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed
 mod sync_delta; // deltas made, sent, applied, staged, rolled back
+mod sync_ends; // one end by itself: several connections, and the loss of one
 mod sync_sparse; // what a copy costs depends on what is dirty, not on the size
 mod sync_tracker; // increments from a tracker of a running volume
 mod tidy; // floors, sizes, banned words

@@ -46,6 +46,9 @@ impl Supply<'_> {
     }
 }
 
+/// So many bytes are worth a thread.
+const WORTH: u64 = 256 << 10;
+
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -135,9 +138,12 @@ impl Shared<'_> {
 }
 
 /// Runs until the work is done, nothing can go on, or it is stopped; then flushes and settles what was written.
-/// `lanes` threads.
+/// `lanes` threads at most.
 pub fn run(plan: &Plan, supply: Supply<'_>, copier: &Copier<'_>, lanes: usize, watch: Watch<'_>) -> Report {
-    let total = if matches!(supply, Supply::Device(_)) { plan.bytes() } else { 0 };
+    let (total, lanes) = match supply {
+        Supply::Device(_) => (plan.bytes(), lanes.min(plan.bytes().div_ceil(WORTH) as usize)),
+        Supply::Stream(_) | Supply::Delta(_) => (0, lanes),
+    };
     let working = lanes.max(1);
     let state = State { working, report: Report { total, ..Report::default() }, ..State::default() };
     let shared = Shared {
