@@ -11,6 +11,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// `TMPFS_MAGIC` of `linux/magic.h`.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
 /// Zeroes are written in pieces of this size where the file system cannot make them: bounds the buffer.
 pub const ZERO_CHUNK: usize = 1 << 20;
 static ZEROES: [u8; ZERO_CHUNK] = [0; ZERO_CHUNK];
@@ -32,6 +35,8 @@ pub struct FileDevice {
     path: PathBuf,
     size: u64,
     block: bool,
+    /// Its file system is tmpfs, which looks for a hole by going through all pages up to the next one.
+    tmpfs: bool,
     /// What this file system has been seen to refuse is not tried again.
     no_punch: AtomicBool,
     no_zero_range: AtomicBool,
@@ -103,7 +108,9 @@ impl FileDevice {
         }
         let size = size_of(&file).map_err(|e| fail("reading its size", e))?;
         let (no_punch, no_zero_range) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { file, path: path.to_owned(), size, block, no_punch, no_zero_range })
+        // Only what is faster depends on it.
+        let tmpfs = !block && rustix::fs::fstatfs(&file).is_ok_and(|system| system.f_type == TMPFS);
+        Ok(Self { file, path: path.to_owned(), size, block, tmpfs, no_punch, no_zero_range })
     }
 
     /// The descriptor, for drivers that queue requests themselves.
@@ -199,6 +206,9 @@ impl FileDevice {
     /// Data and holes of `range` in order, adjacent ones of one kind merged; at most `max` of them, so they may
     /// end before the range does. Where the file system cannot tell, all is data.
     pub fn extents(&self, range: ByteRange, max: usize) -> io::Result<Vec<Extent>> {
+        if !range.is_empty() && self.is_full_in_memory()? {
+            return Ok(vec![Extent { len: range.len, hole: false }]);
+        }
         let mut found: Vec<Extent> = Vec::new();
         let mut at = range.offset;
         while at < range.end() {
@@ -213,6 +223,15 @@ impl FileDevice {
             at = next;
         }
         Ok(found)
+    }
+
+    /// Whether it is a file of tmpfs with as much space as it is long, and so without holes.
+    fn is_full_in_memory(&self) -> io::Result<bool> {
+        if !self.tmpfs {
+            return Ok(false);
+        }
+        let stat = rustix::fs::fstat(&self.file)?;
+        Ok(stat.st_blocks.saturating_mul(512) >= stat.st_size)
     }
 
     /// The end of the extent that holds the byte `at`, and whether it is a hole (`lseek(2)`).

@@ -18,8 +18,6 @@ use std::time::Duration;
 const ALLOCATION: &str = "base:allocation";
 /// The flag in it for what reads as zeroes.
 const ZERO: u32 = 2;
-/// `TMPFS_MAGIC` of `linux/magic.h`.
-const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 /// Most pieces of data and zeroes that are looked at in one part of a file.
 const EXTENTS: usize = 4096;
 
@@ -33,8 +31,7 @@ pub struct Device {
 
 #[derive(Clone, Debug)]
 enum How {
-    /// How far it is known to be data from its beginning.
-    File(Arc<FileDevice>, u64),
+    File(Arc<FileDevice>),
     Nbd(NbdUri),
     Far(Arc<SshEnd>),
 }
@@ -57,9 +54,7 @@ impl Device {
         Ok(match device {
             LegDevice::File(path) => {
                 let file = FileDevice::open_forced(path, false)?;
-                let fail = |e| Error::io(path.display(), "asking for its space", e);
-                let data = if is_full_in_memory(&file).map_err(fail)? { file.size() } else { 0 };
-                Self { name, size: file.size(), how: How::File(Arc::new(file), data) }
+                Self { name, size: file.size(), how: How::File(Arc::new(file)) }
             }
             LegDevice::Nbd(uri) => {
                 let uri: NbdUri = uri.parse()?;
@@ -94,7 +89,7 @@ impl Device {
     /// A way to it for one thread.
     pub fn reader(&self) -> Result<Reader> {
         Ok(match &self.how {
-            How::File(file, data) => Reader::File(Arc::clone(file), PathBuf::from(&self.name), *data),
+            How::File(file) => Reader::File(Arc::clone(file), PathBuf::from(&self.name), 0),
             How::Nbd(uri) => {
                 let client = connect(uri)?;
                 if client.info().size != self.size {
@@ -111,16 +106,6 @@ impl Device {
             How::Far(end) => Reader::Far(Arc::clone(end)),
         })
     }
-}
-
-/// Whether a file of tmpfs has as much space as it is long, and so no holes: to look for one it would go through all of
-/// its pages.
-fn is_full_in_memory(file: &FileDevice) -> std::io::Result<bool> {
-    if file.is_block() || rustix::fs::fstatfs(file.fd())?.f_type != TMPFS {
-        return Ok(false);
-    }
-    let space = u64::try_from(rustix::fs::fstat(file.fd())?.st_blocks).unwrap_or(0) * 512;
-    Ok(space >= file.size())
 }
 
 fn connect(uri: &NbdUri) -> Result<Blocking> {
