@@ -45,11 +45,11 @@ fn a_flush_is_not_believed_once_one_of_several_connections_has_gone() {
     let uri = format!("nbd+unix:///?socket={}", front.display());
     let opening = Opening { write: true, mounted: false, live: false, connections: 3, depth: 4 };
     let end = NbdEnd::open(&uri, opening).expect("open");
-    let write = |count: u64| (0..count).for_each(|n| end.write(n * 4096, &[7; 4096]).expect("write"));
+    let write = |count: u64| (0..count).for_each(|n| end.write(n * 512, &[7; 512]).expect("write"));
     write(20);
     end.flush().expect("flush");
     assert_eq!(hands.lock().expect("lock").len(), 1, "little work is not worth a second one");
-    write(90);
+    write(1100);
     assert_eq!(hands.lock().expect("lock").len(), 2);
     end.flush().expect("both live");
     write(10);

@@ -19,8 +19,9 @@ const ASK: u64 = 1 << 30;
 /// Most bytes of zeroes in one request: some servers bound effects like payloads.
 const ZEROES: u64 = 32 << 20;
 
-/// So many requests are worth another connection: to open one takes as long as some of them.
-const WORTH: usize = 64;
+/// So many requests are worth another connection: to open and close one took as long as a hundred and fifty of 64 KiB
+/// (nbdkit, two cores).
+const WORTH: usize = 1024;
 
 /// An NBD export.
 #[derive(Debug)]
