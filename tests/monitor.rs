@@ -1,6 +1,6 @@
 //! How others watch a volume: `mirrord check`, metrics for Prometheus, a command for each event, units of systemd.
 
-use crate::support::{Dir, Tool, Volume, nbdkit, need, root, run, wait_for};
+use crate::support::{Dir, Volume, nbdkit, need, root, run, wait_for};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -235,9 +235,10 @@ fn a_command_that_hangs_or_fails_or_floods_holds_nothing_up() {
     let start = Instant::now();
     volume.stop();
     assert!(start.elapsed() < Duration::from_secs(20), "and the end does not wait for it");
-    let pid = std::fs::read_to_string(&log).expect("pid");
-    // It may have been killed by its deadline already.
-    let _ = Tool::new("kill").args(&["-9", &format!("-{}", pid.trim())]).run();
+    let group = std::fs::read_to_string(&log).expect("pid").trim().parse().ok();
+    let group = group.and_then(rustix::process::Pid::from_raw).expect("a number");
+    // It may have been killed by its deadline already. Not by kill(1): some take `-1234` for `-1`, which is everybody.
+    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
 }
 
 #[test]
