@@ -2,7 +2,7 @@
 
 use crate::support::{Dir, Tool, bin, root};
 use mirror::control::verify::{VerifiedLeg, VerifiedRange, VerifyResult, VerifyStatus};
-use mirror::control::{Event, EventKind, LegStatus, ResyncStatus, Status, TrackerStatus};
+use mirror::control::{AddressStatus, Event, EventKind, LegStatus, ResyncStatus, Status, TrackerStatus};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -71,7 +71,8 @@ fn every_schema_of_the_programs_has_its_section() {
 /// Documents as the programs print them.
 fn documents() -> Vec<Value> {
     let dir = Dir::new();
-    let leg = LegStatus { resync: Some(ResyncStatus::default()), ..LegStatus::default() };
+    let (resync, addresses) = (Some(ResyncStatus::default()), vec![AddressStatus::default()]);
+    let leg = LegStatus { resync, addresses, ..LegStatus::default() };
     let volume = "vol".parse().expect("name");
     let trackers = vec![TrackerStatus::default()];
     let verify = Some(VerifyStatus { estimated_seconds_to_finish: Some(1), ..VerifyStatus::default() });

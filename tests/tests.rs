@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses; // a leg with several addresses: tried in order, compared, never hammered
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod barrier; // writes held for a snapshot, and let go whoever dies
 mod cfor_blind; // what a recorder cannot see, and what real programs do

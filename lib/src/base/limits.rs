@@ -134,6 +134,16 @@ pub const HOLD_MS: u64 = 3_000;
 pub const LEG_TIMEOUT_MS: u64 = 15_000;
 /// Default of a leg's `retries=`: attempts to reach it again, or to repeat a failed request, before it leaves.
 pub const LEG_RETRIES: u32 = 3;
+/// Addresses of one leg: each may cost its whole time-out before the next one is tried, so that more of them would
+/// only delay the moment at which somebody is told.
+pub const LEG_ADDRESSES: usize = 4;
+/// Blocks by which a server is compared with what the leg is known to hold: recent ones, and as many anywhere. At the
+/// usual 64 KiB a block that is 3 MiB a connection.
+pub const VOUCH_BLOCKS: usize = 24;
+/// Bytes of a block that are compared at most: maps with large blocks must not make connecting slow.
+pub const VOUCH_BYTES: u64 = 256 << 10;
+/// Longest wait for another leg to be compared with, in milliseconds: at a start local ones are open long before.
+pub const VOUCH_WAIT_MS: u64 = 2_000;
 /// First pause before a leg is connected again, in milliseconds; doubled each time.
 pub const RECONNECT_MIN_MS: u64 = 100;
 /// Longest pause before a leg is connected again, in milliseconds.

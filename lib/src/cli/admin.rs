@@ -4,7 +4,7 @@ use super::ask::{REPLY, request};
 use super::{output, value};
 use crate::base::{Class, Error, Name, Result};
 use crate::control::{LegAction, Request, StateDir, VolumeDir, client};
-use crate::leg::{LegSpec, LegText};
+use crate::leg::{LegDevice, LegSpec, LegText};
 use crate::volume::offline;
 
 /// What can be done with legs.
@@ -77,7 +77,13 @@ pub struct LegArgs {
 /// A setting; the path of a device is made absolute here, where it was typed.
 fn setting(text: &str) -> Result<String> {
     match text.split_once('=') {
-        Some(("device", device)) => Ok(format!("device={}", value::device(device)?)),
+        Some(("device", device)) => {
+            let mut leg = LegText::of(LegDevice::File("/".into()));
+            leg.set_device(device)?;
+            let spec = leg.absolute()?.over(LegSpec::new("leg".parse()?, LegDevice::File("/".into())));
+            let texts: Vec<_> = spec.addresses().map(|one| one.to_string().replace(',', ",,")).collect();
+            Ok(format!("device={}", texts.join(",")))
+        }
         Some(_) => Ok(text.to_owned()),
         None => Err(Error::new(Class::Usage, format!("{}: not key=value", text.escape_debug()))),
     }

@@ -3,7 +3,8 @@
 use super::{output, status};
 use crate::base::{Class, Error, Name, Result, limits};
 use crate::config::file::load_stored;
-use crate::control::{Event, LegStatus, Request, StateDir, Status, VolumeDir, client};
+use crate::control::{AddressStatus, Event, LegStatus, Request, StateDir, Status, VolumeDir, client};
+use crate::leg::LegDevice;
 use std::io::IsTerminal as _;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -57,7 +58,10 @@ fn status_or_stored(volume: &VolumeDir) -> Result<Status> {
             for (at, leg) in stored.legs.into_iter().enumerate() {
                 let leg = leg.spec(at)?;
                 let (name, device) = (leg.name.to_string(), leg.device.to_string());
-                status.legs.push(LegStatus { name, device, ..LegStatus::default() });
+                let address =
+                    |device: &LegDevice| AddressStatus { device: device.to_string(), ..Default::default() };
+                let addresses = leg.addresses().filter(|_| !leg.others.is_empty()).map(address).collect();
+                status.legs.push(LegStatus { name, device, addresses, ..LegStatus::default() });
             }
         }
         Err(error) => {

@@ -60,6 +60,9 @@ fn legs(lines: &mut Vec<String>, status: &Status) {
     if !status.running {
         for leg in &status.legs {
             lines.push(format!("  {:width$}  {}", one_line(&leg.name), one_line(&leg.device)));
+            for address in leg.addresses.iter().skip(1) {
+                lines.push(format!("  {:width$}  {}", "", one_line(&address.device)));
+            }
         }
         return;
     }
@@ -83,6 +86,11 @@ fn legs(lines: &mut Vec<String>, status: &Status) {
 
 fn details(lines: &mut Vec<String>, leg: &LegStatus) {
     let more = "      ";
+    for address in &leg.addresses {
+        let (device, used) = (one_line(&address.device), if address.in_use { ": in use" } else { "" });
+        let error = address.error.as_ref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
+        lines.push(format!("{more}at {device}{used}{error}"));
+    }
     if leg.held > 0 {
         lines.push(format!("{more}held: {} until late writes cannot come any more", show_size(leg.held)));
     }

@@ -25,8 +25,7 @@ pub fn duration(text: &str) -> Result<Duration> {
 
 /// A LEG, with an absolute path.
 pub fn leg(text: &str) -> Result<LegText> {
-    let leg: LegText = text.parse()?;
-    Ok(LegText { device: leg.device.clone().absolute()?, ..leg })
+    text.parse::<LegText>()?.absolute()
 }
 
 /// A DEVICE, with an absolute path.

@@ -203,7 +203,7 @@ impl ServeArgs {
         let Some(path) = &self.config else { return Ok(None) };
         let mut file = load_volume(path, &self.name)?;
         for leg in &mut file.legs {
-            leg.device = leg.device.clone().absolute()?;
+            *leg = leg.clone().absolute()?;
         }
         Ok(Some(file))
     }
@@ -265,7 +265,9 @@ fn plan(report: &CreateReport) -> String {
             _ => format!(", {} to copy", show_size(leg.dirty)),
         };
         let flush = if leg.flush_unsafe { ", never counts for durability (flush=unsafe)" } else { "" };
-        lines.push(format!("  {}: {}: {}{copied}{flush}", leg.name, leg.device, leg.disk_state));
+        let addresses = std::iter::once(&leg.device).chain(&leg.others).map(ToString::to_string);
+        let device = addresses.collect::<Vec<_>>().join(" or ");
+        lines.push(format!("  {}: {device}: {}{copied}{flush}", leg.name, leg.disk_state));
     }
     lines.join("\n") + "\n"
 }

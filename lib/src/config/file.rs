@@ -126,7 +126,11 @@ pub fn to_toml(name: &Name, config: &VolumeConfig) -> String {
         lines.push(String::new());
         lines.push(format!("[[volume.{}.leg]]", quoted(name.as_str())));
         lines.push(format!("name = {}", quoted(leg.name.as_str())));
-        lines.push(format!("device = {}", quoted(&leg.device.to_string())));
+        let addresses: Vec<_> = leg.addresses().map(|address| quoted(&address.to_string())).collect();
+        lines.push(match &addresses[..] {
+            [device] => format!("device = {device}"),
+            several => format!("device = [{}]", several.join(", ")),
+        });
         if leg.mode != Mode::Sync {
             lines.push(format!("mode = \"{}\"", leg.mode));
         }

@@ -67,7 +67,7 @@ pub fn plan(members: &[LegSpec], named: &[Name], wanted: &[LegSpec]) -> Vec<LegC
             changes.push(LegChange::Fixed(leg, "mode"));
         } else if replaces.is_some() && replaces != is.replaces.as_ref() {
             changes.push(LegChange::Fixed(leg, "replaces"));
-        } else if leg.device != is.device {
+        } else if !leg.meets(is) {
             changes.push(LegChange::Move(leg));
         } else if leg != *is {
             changes.push(LegChange::Set(leg));
@@ -135,7 +135,7 @@ mod tests {
             &'static [&'static str],
         );
         const TWO: &[&str] = &["a=/a", "b=/b"];
-        let table: [Row; 13] = [
+        let table: [Row; 16] = [
             (TWO, &[], &[], &[]),
             (TWO, &["a", "b"], TWO, &[]),
             (TWO, &[], &["b=/b"], &[]),
@@ -144,6 +144,10 @@ mod tests {
             (TWO, &["z"], &[], &[]),
             (TWO, &["a", "b"], &["a=/a", "b=/b,read=avoid"], &["set b=/b,read=avoid"]),
             (TWO, &[], &["b=/x,read=avoid"], &["move b=/x,read=avoid"]),
+            // Another way to the same leg is no move.
+            (&["a=/a", "b=nbd://h/x"], &[], &["b=nbd://i/x,nbd://h/x"], &["set b=nbd://i/x,nbd://h/x"]),
+            (&["a=/a", "b=nbd://h/x,nbd://i/x"], &[], &["b=nbd://i/x"], &["set b=nbd://i/x"]),
+            (&["a=/a", "b=nbd://h/x,nbd://i/x"], &[], &["b=nbd://j/x"], &["move b=nbd://j/x"]),
             (TWO, &[], &["b=/b,flush=unsafe"], &["fixed flush: b=/b,flush=unsafe"]),
             (TWO, &["a", "b"], &["a=/x", "c=/c"], &["add c=/c", "move a=/x", "remove b"]),
             // A replacement: the old one goes by itself; afterwards the word stays in the file and says nothing.

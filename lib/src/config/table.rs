@@ -3,7 +3,7 @@
 use super::{Cidr, Listen, MapDurability, MetricsTo, ReadPolicy, Settings};
 use crate::base::units::parse_size;
 use crate::base::{BlockSize, Class, Error, Name, Result, limits};
-use crate::leg::LegText;
+use crate::leg::{LegDevice, LegText};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -47,7 +47,8 @@ pub struct Volume {
 #[serde(deny_unknown_fields)]
 struct Leg {
     name: Option<Name>,
-    device: String,
+    #[serde(deserialize_with = "addresses")]
+    device: Vec<String>,
     #[serde(default)]
     mode: Option<Value>,
     #[serde(default)]
@@ -87,6 +88,40 @@ impl<'de> Deserialize<'de> for Value {
         }
         d.deserialize_any(Visitor)
     }
+}
+
+/// One device, or the addresses of one.
+fn addresses<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Vec<String>, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a device, or a list of addresses")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+            Ok(vec![text.to_owned()])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut texts: A,
+        ) -> std::result::Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(text) = texts.next_element()? {
+                all.push(text);
+                if all.len() > limits::LEG_ADDRESSES {
+                    let most = limits::LEG_ADDRESSES;
+                    return Err(A::Error::custom(format!(
+                        "more addresses than the {most} that are possible"
+                    )));
+                }
+            }
+            Ok(all)
+        }
+    }
+    d.deserialize_any(Visitor)
 }
 
 fn read<'de, D: Deserializer<'de>, T>(
@@ -165,7 +200,12 @@ impl Volume {
 
 impl Leg {
     fn text(self) -> Result<LegText> {
-        let mut text = LegText { name: self.name, ..LegText::of(self.device.parse()?) };
+        let addresses: Vec<LegDevice> = self.device.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+        let Some((device, others)) = addresses.split_first() else {
+            return Err(Error::new(Class::Usage, "device: no address is written"));
+        };
+        let others = others.to_vec();
+        let mut text = LegText { name: self.name, others, ..LegText::of(device.clone()) };
         let options = [
             ("mode", self.mode),
             ("read", self.read),

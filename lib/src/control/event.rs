@@ -18,6 +18,8 @@ pub enum EventKind {
     Connect,
     /// A leg was lost.
     Disconnect,
+    /// One of several addresses of a leg is of no use.
+    Address,
     /// A resync began.
     Syncstart,
     /// A resync finished: the leg is `UpToDate`.

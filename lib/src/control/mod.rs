@@ -21,7 +21,7 @@ pub use event::{Event, EventKind};
 pub use line::Lines;
 pub use paths::{StateDir, VolumeDir};
 pub use request::{LegAction, MapOf, Reply, Request, TrackerAction};
-pub use status::{LegStatus, ResyncStatus, Status, TrackerStatus};
+pub use status::{AddressStatus, LegStatus, ResyncStatus, Status, TrackerStatus};
 pub use tracker::{Marks, Taken};
 pub use verdict::{Judgement, Thresholds, Verdict, judge};
 pub use verify::VerifyResult;

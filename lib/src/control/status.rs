@@ -91,8 +91,11 @@ pub struct TrackerStatus {
 pub struct LegStatus {
     /// Its name.
     pub name: String,
-    /// What stands behind it.
+    /// What stands behind it: the first of its addresses.
     pub device: String,
+    /// All its addresses in the order in which they are tried; empty for a leg with one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressStatus>,
     /// Its identity.
     pub id: String,
     /// `sync`.
@@ -161,6 +164,18 @@ pub struct LegStatus {
     pub reason: Option<String>,
     /// The next command to type; absent when nothing has to be done.
     pub next: Option<String>,
+}
+
+/// One of several addresses of a leg.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct AddressStatus {
+    /// The URI.
+    pub device: String,
+    /// The leg is connected there.
+    pub in_use: bool,
+    /// Why it was of no use when it was last tried; absent if it was not tried, or was of use.
+    pub error: Option<String>,
 }
 
 /// A resync. Counts what is durable, not what was sent.

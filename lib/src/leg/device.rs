@@ -1,6 +1,7 @@
 //! What stands behind a leg: `PATH`, `file:PATH` or an NBD URI (`cli.md` section 1). Parsing touches nothing.
 
 use crate::base::{Class, Error, Result, limits};
+use crate::nbd::NbdUri;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -23,6 +24,21 @@ impl LegDevice {
                 .map_err(|e| Error::io(path.display(), "finding its absolute path", e)),
             Self::Nbd(uri) => Ok(Self::Nbd(uri)),
         }
+    }
+
+    /// Whether both name the same thing as far as their words say: an NBD export may be written in several ways.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Nbd(one), Self::Nbd(two)) if one != two => {
+                matches!((one.parse::<NbdUri>(), two.parse::<NbdUri>()), (Ok(one), Ok(two)) if one == two)
+            }
+            _ => self == other,
+        }
+    }
+
+    /// Whether this word of a leg begins a further address: no key of a leg holds `://`.
+    pub(super) fn is_uri(text: &str) -> bool {
+        text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
     }
 
     /// Whether it is on this machine.

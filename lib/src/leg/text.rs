@@ -2,11 +2,11 @@
 //! `None`, so that a later writing can be laid over an earlier one.
 //!
 //! ```text
-//! LEG := [NAME=]DEVICE[,mode=sync][,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
+//! LEG := [NAME=]DEVICE[,URI]…[,mode=sync][,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N]
 //!        [,rate=auto|SIZE]
 //! ```
 //!
-//! A comma inside DEVICE is written twice. What stands before the first `=` is a name if it has a name's shape
+//! Further URIs are addresses of the same server. A comma inside DEVICE is written twice. What stands before the first `=` is a name if it has a name's shape
 //! (design.md section 11), so that `nbd+unix:///x?socket=/s` needs no quoting; a path such as `a=b` is written
 //! `./a=b`.
 
@@ -22,6 +22,8 @@ pub struct LegText {
     pub name: Option<Name>,
     /// The device: always there.
     pub device: LegDevice,
+    /// Its further addresses.
+    pub others: Vec<LegDevice>,
     /// `mode=`
     pub mode: Option<Mode>,
     /// `read=`
@@ -44,6 +46,7 @@ impl LegText {
         Self {
             name: None,
             device,
+            others: Vec::new(),
             mode: None,
             read: None,
             flush_unsafe: None,
@@ -52,6 +55,27 @@ impl LegText {
             rate: None,
             replaces: None,
         }
+    }
+
+    /// With other addresses: `URI,URI…`, or one device of any kind. A comma inside is written twice; a single one
+    /// that no URI follows is meant as one, too.
+    pub fn set_device(&mut self, value: &str) -> Result<()> {
+        let mut texts: Vec<String> = Vec::new();
+        for field in fields(value) {
+            match texts.last_mut() {
+                Some(last) if !LegDevice::is_uri(&field) => last.extend([",", &field]),
+                _ => texts.push(field),
+            }
+        }
+        let mut devices = texts.iter().map(|text| text.parse());
+        self.device = devices.next().unwrap_or_else(|| "".parse())?;
+        self.others = devices.collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// The same with an absolute path, so that it means the same from every working directory.
+    pub fn absolute(self) -> Result<Self> {
+        Ok(Self { device: self.device.absolute()?, ..self })
     }
 
     /// Sets one `key=value`; used by the command line and by the configuration alike.
@@ -95,11 +119,12 @@ impl LegText {
         Ok(self.over(base))
     }
 
-    /// What was written here over `lower`: the device always, the options that were written. The name stays.
+    /// What was written here over `lower`: the device with all its addresses always, the options that were written. The name stays.
     pub fn over(self, lower: LegSpec) -> LegSpec {
         LegSpec {
             name: lower.name,
             device: self.device,
+            others: self.others,
             mode: self.mode.unwrap_or(lower.mode),
             read: self.read.unwrap_or(lower.read),
             flush_unsafe: self.flush_unsafe.unwrap_or(lower.flush_unsafe),
@@ -175,6 +200,10 @@ impl FromStr for LegText {
         };
         let mut leg = Self { name, ..Self::of(device.parse()?) };
         for field in fields {
+            if LegDevice::is_uri(&field) {
+                leg.others.push(field.parse()?);
+                continue;
+            }
             let (key, value) = field.split_once('=').ok_or_else(|| {
                 Error::new(
                     Class::Usage,
@@ -215,6 +244,29 @@ mod tests {
 
         let unix: LegText = "nbd+unix:///x?socket=/s".parse().expect("unix");
         assert_eq!(unix.name, None);
+    }
+
+    #[test]
+    fn further_addresses_stand_behind_the_first_and_a_later_writing_replaces_all_of_them() {
+        let leg: LegText =
+            "far=nbd://h/x,nbd+unix:///a,,b?socket=/s,timeout=5s,nbd://j/x".parse().expect("leg");
+        let others: Vec<_> = leg.others.iter().map(ToString::to_string).collect();
+        assert_eq!(others, ["nbd+unix:///a,b?socket=/s", "nbd://j/x"]);
+        assert_eq!(leg.timeout_ms, Some(5000));
+        let spec = leg.spec(0).expect("spec");
+        assert_eq!(spec.to_string(), "far=nbd://h/x,nbd+unix:///a,,b?socket=/s,nbd://j/x,timeout=5000ms");
+        let later: LegText = "far=nbd://k/x".parse().expect("later");
+        assert_eq!(later.over(spec.clone()).to_string(), "far=nbd://k/x,timeout=5000ms");
+        let mut set = LegText::of(spec.device);
+        set.set_device("nbd://k/x,nbd://l/x").expect("device");
+        assert_eq!(
+            (set.device.to_string(), set.others[0].to_string()),
+            ("nbd://k/x".into(), "nbd://l/x".into())
+        );
+        for (text, why) in [("a=nbd://h/x,http://h/x", "unknown scheme"), ("a=nbd://h/x,nbd://-o/x", "'-'")] {
+            let error = text.parse::<LegText>().expect_err(text);
+            assert!(error.message.contains(why), "{text}: {error}");
+        }
     }
 
     #[test]

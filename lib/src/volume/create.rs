@@ -1,6 +1,7 @@
 //! Making a volume.
 
 use super::options::{CREATE_SCHEMA, CreateOptions, CreateReport, CreatedLeg, Trust};
+use super::probe::{self, Found};
 use super::salvage::{Old, look};
 use crate::base::{Class, Error, Id, Name, Result, limits};
 use crate::config::to_toml;
@@ -10,12 +11,11 @@ use crate::generation::{Generation, Record, RecordStore, change};
 use crate::leg::{DiskState, LegDevice, LegSpec};
 use crate::map::file::Fill;
 use crate::map::{Identity, MapFile};
-use crate::nbd::client::{Blocking, ClientOptions};
-use crate::nbd::{NbdUri, TransmissionFlags};
+use crate::nbd::TransmissionFlags;
 use std::fs::{DirBuilder, Metadata};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// A leg that was looked at, and stays locked until the volume is made.
 pub(super) struct Checked {
@@ -85,6 +85,7 @@ fn report(options: &CreateOptions, size: u64) -> CreateReport {
         CreatedLeg {
             name: leg.name.clone(),
             device: leg.device.clone(),
+            others: leg.others.clone(),
             disk_state: if good { DiskState::UpToDate } else { DiskState::SyncTarget },
             dirty: if good { 0 } else { size },
             flush_unsafe: leg.flush_unsafe,
@@ -140,28 +141,8 @@ fn wanted_size(options: &CreateOptions, checked: &[Checked], old: Option<u64>) -
 fn size_of(device: &LegDevice) -> Result<u64> {
     match device {
         LegDevice::File(path) => Ok(FileDevice::open(path, false)?.size()),
-        LegDevice::Nbd(uri) => Ok(probe(uri, limits::LEG_TIMEOUT_MS)?.0),
+        LegDevice::Nbd(uri) => probe::size(uri, limits::LEG_TIMEOUT_MS),
     }
-}
-
-/// Bytes of a leg now, whoever uses it.
-pub(super) fn present_size(leg: &LegSpec) -> Result<u64> {
-    match &leg.device {
-        LegDevice::File(path) => std::fs::File::open(path)
-            .and_then(|mut file| std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)))
-            .map_err(|e| Error::io(path.display(), "reading its size", e)),
-        LegDevice::Nbd(uri) => Ok(probe(uri, leg.timeout_ms)?.0),
-    }
-}
-
-/// Size and flags of an NBD export.
-fn probe(uri: &str, timeout_ms: u64) -> Result<(u64, TransmissionFlags)> {
-    let parsed: NbdUri = uri.parse()?;
-    let options = ClientOptions { export: parsed.export.clone(), contexts: Vec::new(), structured: true };
-    let client = Blocking::connect(&parsed, options, Duration::from_millis(timeout_ms.max(1)))?;
-    let (size, flags) = (client.info().size, client.info().flags);
-    client.disconnect()?;
-    Ok((size, flags))
 }
 
 /// Step 1 for one leg.
@@ -171,8 +152,8 @@ pub(super) fn check_leg(leg: &LegSpec) -> Result<Checked> {
             let device = FileDevice::open(path, true)?;
             Ok(Checked { size: device.size(), _device: Some(device) })
         }
-        LegDevice::Nbd(uri) => {
-            let (size, flags) = probe(uri, leg.timeout_ms)?;
+        LegDevice::Nbd(_) => {
+            let Found { uri, size, flags, .. } = probe::leg(leg)?;
             let refuse = |why: &str| {
                 let text = format!("{uri}: checking leg {}: {why}", leg.name);
                 Err(Error::new(Class::Refused, text))

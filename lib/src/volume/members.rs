@@ -214,13 +214,17 @@ pub(super) fn fixed(volume: &Name, leg: &Name, key: &str) -> Error {
 
 /// Lays `key=value` settings over a leg.
 pub(super) fn set_over(leg: &LegSpec, pairs: &[String]) -> Result<LegSpec> {
-    let mut text = crate::leg::LegText::of(leg.device.clone());
+    let mut text =
+        crate::leg::LegText { others: leg.others.clone(), ..crate::leg::LegText::of(leg.device.clone()) };
     for pair in pairs {
         let Some((key, value)) = pair.split_once('=') else {
             return Err(Error::new(Class::Usage, format!("{}: not key=value", pair.escape_debug())));
         };
         match key {
-            "device" => text.device = value.parse::<crate::leg::LegDevice>()?.absolute()?,
+            "device" => {
+                text.set_device(value)?;
+                text = text.absolute()?;
+            }
             "flush" | "mode" | "replaces" | "name" => {
                 let text = format!("{key}: fixed when a leg is added");
                 return Err(Error::new(Class::Usage, text).hint("mirrord leg replace NAME OLD NEW"));
@@ -250,6 +254,7 @@ impl Kept {
                 mode: leg.mode,
                 flush_unsafe: leg.flush_unsafe,
                 replaces: leg.replaces.clone(),
+                others: leg.others.clone(),
                 ..LegSpec::new(leg.name.clone(), leg.device.clone())
             },
         }
@@ -262,7 +267,7 @@ pub(super) fn set(dir: &VolumeDir, leg: &LegSpec, kept: Kept) -> Result<()> {
         if let Some(old) = config.legs.iter_mut().find(|old| old.name == leg.name) {
             match kept {
                 Kept::All => *old = leg.clone(),
-                Kept::Address => old.device = leg.device.clone(),
+                Kept::Address => (old.device, old.others) = (leg.device.clone(), leg.others.clone()),
             }
         }
         refuse_twins(&config.legs)

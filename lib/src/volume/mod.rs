@@ -8,6 +8,7 @@ mod members;
 mod metrics;
 pub mod offline;
 pub mod options;
+mod probe;
 mod resize;
 mod salvage;
 mod serve;

@@ -84,7 +84,7 @@ fn retire(dir: &VolumeDir, held: &Held, name: &Name) -> Result<String> {
     std::fs::remove_file(dir.config()).map_err(fail)?;
     crate::device::durable::sync_dir(dir.path())?;
     std::fs::remove_dir_all(dir.path()).map_err(fail)?;
-    let device = held.config.legs.iter().find(|leg| leg.name == *name).map(|leg| leg.device.to_string());
+    let device = held.config.legs.iter().find(|leg| leg.name == *name).map(LegSpec::places);
     Ok(format!(
         "there is no volume {} any more; its data stands in {}",
         dir.name(),

@@ -111,6 +111,8 @@ pub struct CreatedLeg {
     pub name: Name,
     /// What stands behind it.
     pub device: LegDevice,
+    /// Its further addresses.
+    pub others: Vec<LegDevice>,
     /// [`DiskState::UpToDate`] or [`DiskState::SyncTarget`].
     pub disk_state: DiskState,
     /// Bytes that must be copied to it.

@@ -30,7 +30,7 @@ pub(super) fn look(state: &StateDir, leg: &LegSpec) -> Result<Old> {
         let dir = state.volume(&name);
         // One whose configuration is damaged names no leg.
         let Ok(config) = stored(&dir) else { continue };
-        let Some(old) = config.legs.iter().find(|other| is_same(&other.device, &leg.device)) else {
+        let Some(old) = config.legs.iter().find(|other| is_same(other, leg)) else {
             continue;
         };
         found.locks.push(take_lock(&dir)?);
@@ -63,12 +63,12 @@ pub(super) fn look(state: &StateDir, leg: &LegSpec) -> Result<Old> {
     Ok(found)
 }
 
-fn is_same(one: &LegDevice, other: &LegDevice) -> bool {
-    match (one, other) {
+fn is_same(one: &LegSpec, other: &LegSpec) -> bool {
+    match (&one.device, &other.device) {
         (LegDevice::File(a), LegDevice::File(b)) => {
             let at = |path| std::fs::metadata(path).ok().map(|data| place(&data));
             a == b || at(a).is_some_and(|a| at(b) == Some(a))
         }
-        _ => one == other,
+        _ => one.meets(other),
     }
 }

@@ -41,6 +41,30 @@ pub enum MapIx {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IoId(pub u64);
 
+impl IoId {
+    /// Where the number of the leg stands in a name that the core gives; it never reaches [`OUTSIDE`].
+    const LEG: u32 = super::op::SLOT_BITS;
+
+    /// A name for I/O that the driver does for itself: the core never gives it and must not hear of it.
+    pub const fn outside(serial: u32, leg: LegIx, n: u16) -> Self {
+        let (leg, marker) = ((leg & 0xff) as u64, OUTSIDE << Self::LEG);
+        Self(n as u64 | marker | leg << (Self::LEG + 8) | (serial as u64) << (Self::LEG + 16))
+    }
+
+    /// What such a name was made of; `None` for one of the core's.
+    pub const fn inside(self) -> Option<(u32, LegIx, u16)> {
+        if self.0 >> Self::LEG & 0xff != OUTSIDE || self.0 == u64::MAX {
+            return None;
+        }
+        let leg = (self.0 >> (Self::LEG + 8) & 0xff) as LegIx;
+        Some(((self.0 >> (Self::LEG + 16)) as u32, leg, self.0 as u16))
+    }
+}
+
+/// In place of the number of a leg.
+const OUTSIDE: u64 = 0xfe;
+const _: () = assert!(crate::base::limits::LEGS < OUTSIDE as usize);
+
 /// A client request as the driver knows it. Opaque to the core.
 pub type Token = u64;
 

@@ -200,7 +200,7 @@ pub(super) enum Meet {
     Wait,
 }
 
-const SLOT_BITS: u32 = 16;
+pub(super) const SLOT_BITS: u32 = 16;
 
 impl Ops {
     pub(super) fn len(&self) -> usize {

@@ -1,8 +1,8 @@
 //! Figures for people, metrics and metadata contexts.
 
 use super::start::Stage;
-use super::{Core, LegIx, LegStatus, ResyncStatus, Status};
-use crate::base::ByteRange;
+use super::{Core, LegIx, LegState, LegStatus, ResyncStatus, Status};
+use crate::base::{ByteRange, limits};
 use crate::map::BlockSet;
 
 impl Core {
@@ -59,6 +59,33 @@ impl Core {
     fn held_bytes(&self, held: &[(std::ops::Range<u64>, u64)], missing: &BlockSet) -> u64 {
         let covered: u64 = held.iter().map(|(blocks, _)| blocks.end - blocks.start).sum();
         covered.min(missing.count()) << self.config.block.shift()
+    }
+
+    /// Whether a leg holds a block as a read of the volume returns it, durably: nothing of it is missing, unflushed, or
+    /// to be rewritten. A late write can land only where something is missing.
+    pub fn holds(&self, leg: LegIx, block: u64) -> bool {
+        self.legs.get(leg).filter(|leg| leg.state != LegState::Gone).is_some_and(|leg| {
+            let sets = [&leg.missing, &leg.unflushed, &leg.suspect];
+            block < leg.missing.blocks() && sets.iter().all(|set| !set.contains(block))
+        })
+    }
+
+    /// Whether nothing is missing on a leg, as far as is known.
+    pub fn holds_all(&self, leg: LegIx) -> bool {
+        self.legs.get(leg).is_some_and(|leg| leg.up_to_date() && leg.missing.is_empty())
+    }
+
+    /// The first block from `from` on that a leg holds, if it is found soon.
+    pub fn next_held(&self, leg: LegIx, from: u64) -> Option<u64> {
+        let mut at = from;
+        for _ in 0..limits::VOUCH_BLOCKS {
+            at = self.legs.get(leg)?.missing.next_clear(at)?;
+            if self.holds(leg, at) {
+                return Some(at);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// What a leg misses inside a range, as runs of (bytes, missing), at most `max` of them; the first begins at

@@ -25,7 +25,12 @@ impl Driver<'_> {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::Mark { leg, blocks } => self.maps[leg].mark(blocks),
-            Action::Clear { leg, blocks } => self.maps[leg].clear(blocks),
+            Action::Clear { leg, blocks } => {
+                if let Some(slot) = self.legs.get_mut(leg) {
+                    slot.known.cleared(&blocks);
+                }
+                self.maps[leg].clear(blocks);
+            }
             Action::TrackerMark { tracker, blocks } => {
                 if let Some(slot) = self.trackers.get(tracker).and_then(Option::as_ref) {
                     slot.map.mark(blocks);

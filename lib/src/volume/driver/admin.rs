@@ -161,7 +161,7 @@ impl Driver<'_> {
     }
 
     fn setting(&self, leg: LegIx, spec: LegSpec, kept: Kept) -> Result<Step> {
-        if spec.device != self.legs[leg].spec.device && self.core.is_last_good(leg) {
+        if !spec.meets(&self.legs[leg].spec) && self.core.is_last_good(leg) {
             return Err(members::last_copy(&self.dir, &spec.name));
         }
         Ok(Step::Setting(leg, spec, kept))
@@ -274,7 +274,7 @@ impl Driver<'_> {
                 let enough = known.filter(|known| asked.is_some_and(|asked| *known >= asked));
                 let found = match (enough, known) {
                     (Some(size), _) => size,
-                    (None, known) => super::super::create::present_size(&leg).or_else(|e| known.ok_or(e))?,
+                    (None, known) => super::super::probe::present_size(&leg).or_else(|e| known.ok_or(e))?,
                 };
                 sizes.push((leg.name.clone(), known, found));
             }
@@ -350,7 +350,7 @@ impl Driver<'_> {
                 self.events.push(CoreEvent::Command { id: OF_TASK, command });
             }
             Step::Changing(leg, spec) => {
-                let moved = spec.device != self.legs[*leg].spec.device;
+                let moved = !spec.meets(&self.legs[*leg].spec);
                 let command = Command::Set { leg: *leg, config: core_leg(spec), moved };
                 self.events.push(CoreEvent::Command { id: OF_TASK, command });
             }
@@ -432,8 +432,13 @@ impl Driver<'_> {
             }
             Step::Changing(leg, spec) => {
                 let slot = &mut self.legs[leg];
-                slot.moved |= spec.device != slot.spec.device;
+                let moved = !spec.meets(&slot.spec);
+                slot.moved |= moved;
+                let other = !spec.is_at(&slot.spec);
                 slot.spec = spec;
+                if other && !slot.moved {
+                    self.readdress(leg);
+                }
                 self.task_over(asker, Ok(()));
             }
             Step::Widening(growth, _) => {

@@ -4,16 +4,18 @@ use super::buffers::Pool;
 use super::link::Ended;
 use super::local::{self, LocalLeg, Work, Worked};
 use super::remote::{self, RemoteLeg, Step, Terms};
+use super::vouch::Vouching;
 use super::watch::Watch;
 use super::{Completion, Driver, LEG};
 use crate::base::{Address, Class, Error, Id, Result, limits};
 use crate::config::{MapDurability, VolumeConfig};
+use crate::control::EventKind;
 use crate::device::FileDevice;
 use crate::leg::{LegDevice, LegSpec, ReadPreference};
-use crate::nbd::NbdUri;
 use crate::nbd::TransmissionFlags;
 use crate::transport::{self, Endpoint};
 use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, Power, ReadWish, Rules};
+use crate::volume::options::ServeNotice;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::sync::Arc;
 
@@ -46,6 +48,10 @@ pub(super) struct Slot {
     pub(super) last_in_sync: Option<String>,
     /// Whether it comes nearer to in sync.
     pub(super) watch: Watch,
+    /// It is connected, and is being compared with what it is known to hold.
+    pub(super) vouching: Option<Box<Vouching>>,
+    /// What it is compared with the next time.
+    pub(super) known: super::vouch::Known,
 }
 
 /// How a leg is reached.
@@ -66,10 +72,10 @@ pub(super) struct Offer {
 }
 
 impl LegIo {
-    fn new(device: &LegDevice, pool: &Pool) -> Result<Self> {
-        Ok(match device {
+    fn new(spec: &LegSpec, pool: &Pool) -> Result<Self> {
+        Ok(match &spec.device {
             LegDevice::File(path) => Self::Local(LocalLeg::new(path)),
-            LegDevice::Nbd(uri) => Self::Remote(Box::new(RemoteLeg::new(uri.parse::<NbdUri>()?, pool))),
+            LegDevice::Nbd(_) => Self::Remote(Box::new(RemoteLeg::new(spec, pool)?)),
         })
     }
 }
@@ -82,7 +88,7 @@ impl Slot {
             spec: spec.clone(),
             gone: false,
             moved: false,
-            io: LegIo::new(&spec.device, pool)?,
+            io: LegIo::new(spec, pool)?,
             session: 0,
             up: false,
             connect_at: None,
@@ -91,6 +97,8 @@ impl Slot {
             offer: None,
             last_in_sync: None,
             watch: Watch::default(),
+            vouching: None,
+            known: super::vouch::Known::default(),
         })
     }
 
@@ -112,6 +120,7 @@ impl Slot {
     pub(super) fn say_goodbye(&mut self) {
         self.up = false;
         self.connect_at = None;
+        self.vouching = None;
         match &mut self.io {
             LegIo::Local(local) => local.close(),
             LegIo::Remote(remote) => {
@@ -175,7 +184,9 @@ impl Driver<'_> {
         let under_way = matches!(&slot.io, LegIo::Local(local) if local.outstanding > 0 || local.opening);
         if slot.moved && !under_way {
             slot.moved = false;
-            slot.io = LegIo::new(&slot.spec.device, &self.pool)?;
+            slot.vouching = None;
+            slot.known = super::vouch::Known::default();
+            slot.io = LegIo::new(&slot.spec, &self.pool)?;
         }
         Ok(())
     }
@@ -201,29 +212,78 @@ impl Driver<'_> {
             }
             LegIo::Remote(remote) => {
                 slot.connect_at = None;
-                let address = remote.address().clone();
-                if let Address::Unix(_) = address {
-                    let endpoints = transport::resolve(&address);
-                    return self.resolved(leg, endpoints);
-                }
-                self.workers
-                    .submit(move || Completion::Resolved { leg, endpoints: transport::resolve(&address) });
+                slot.vouching = None;
+                remote.begin_attempt();
+                self.try_way(leg);
             }
         }
     }
 
-    /// A host's name was looked up: connect.
-    pub(super) fn resolved(&mut self, leg: LegIx, endpoints: Result<Vec<Endpoint>>) {
+    /// Begins with the present address of a remote leg.
+    fn try_way(&mut self, leg: LegIx) {
         let now_ms = self.now_ms();
         let slot = &mut self.legs[leg];
         let LegIo::Remote(remote) = &mut slot.io else { return };
-        if !slot.trying {
+        let (tries, address) = remote.resolve(now_ms, &slot.spec);
+        if let Address::Unix(_) = address {
+            let endpoints = transport::resolve(&address);
+            return self.resolved(leg, tries, endpoints);
+        }
+        self.workers.submit(move || Completion::Resolved {
+            leg,
+            tries,
+            endpoints: transport::resolve(&address),
+        });
+    }
+
+    /// A host's name was looked up: connect.
+    pub(super) fn resolved(&mut self, leg: LegIx, tries: u64, endpoints: Result<Vec<Endpoint>>) {
+        let now_ms = self.now_ms();
+        let Some(slot) = self.legs.get_mut(leg) else { return };
+        let LegIo::Remote(remote) = &mut slot.io else { return };
+        if !slot.trying || !remote.awaits(tries) {
             return;
         }
         match endpoints.and_then(|endpoints| remote.connect(endpoints, now_ms, &slot.spec)) {
             Ok(()) => self.await_connection(leg),
-            Err(error) => self.unreachable(leg, &error),
+            Err(error) => self.no_way(leg, &error),
         }
+    }
+
+    /// The present endpoint is of no use: the next one, then the next address; when there is none, the attempt has
+    /// failed.
+    pub(super) fn no_way(&mut self, leg: LegIx, error: &Error) {
+        let now_ms = self.now_ms();
+        let slot = &mut self.legs[leg];
+        slot.vouching = None;
+        let LegIo::Remote(remote) = &mut slot.io else { return self.unreachable(leg, error) };
+        let several = remote.ways().len() > 1;
+        match remote.next_endpoint(now_ms, &slot.spec) {
+            Some(Ok(())) => return self.await_connection(leg),
+            Some(Err(error)) => self.remark(leg, several, &error),
+            None => self.remark(leg, several, error),
+        }
+        let LegIo::Remote(remote) = &mut self.legs[leg].io else { return };
+        if remote.next_way() {
+            return self.try_way(leg);
+        }
+        let why = Error::new(error.class, remote.why());
+        self.unreachable(leg, &why);
+    }
+
+    /// Notes what is wrong with the present address; said once, not at every attempt.
+    fn remark(&mut self, leg: LegIx, several: bool, error: &Error) {
+        let LegIo::Remote(remote) = &mut self.legs[leg].io else { return };
+        if !remote.remark(Some(&error.message)) || !several {
+            return;
+        }
+        let text = remote.ways().get(remote.present_way()).map_or_else(String::new, |way| way.text.clone());
+        let text = format!("{text}: {}", error.message);
+        if error.class == Class::Refused {
+            let name = &self.legs[leg].spec.name;
+            (self.notify)(ServeNotice::Note(format!("leg {name}: {text}")));
+        }
+        self.event(EventKind::Address, Some(leg), &text);
     }
 
     fn await_connection(&mut self, leg: LegIx) {
@@ -232,7 +292,7 @@ impl Driver<'_> {
         let (data, flags) =
             (EventData::new_u64(LEG + leg as u64), EventFlags::IN | EventFlags::OUT | EventFlags::ET);
         if let Err(e) = epoll::add(&self.epoll, fd, data, flags) {
-            self.unreachable(leg, &super::broken("waiting for a leg", e));
+            self.no_way(leg, &super::broken("waiting for a leg", e));
         }
     }
 
@@ -240,6 +300,7 @@ impl Driver<'_> {
         let slot = &mut self.legs[leg];
         slot.reason = Some(error.message.clone());
         slot.trying = false;
+        slot.vouching = None;
         if let LegIo::Remote(remote) = &mut slot.io {
             remote.close();
         }
@@ -280,7 +341,7 @@ impl Driver<'_> {
         }
     }
 
-    fn up(&mut self, leg: LegIx, caps: Caps, offer: Offer) {
+    pub(super) fn up(&mut self, leg: LegIx, caps: Caps, offer: Offer) {
         let slot = &mut self.legs[leg];
         if slot.moved {
             // That was the old address.
@@ -289,7 +350,11 @@ impl Driver<'_> {
         slot.session += 1;
         (slot.up, slot.trying, slot.reason) = (true, false, None);
         slot.offer = Some(offer);
+        if let LegIo::Remote(remote) = &mut slot.io {
+            remote.remark(None);
+        }
         self.events.push(Event::Up { leg, session: slot.session, caps });
+        self.look_again();
     }
 
     /// The socket of a leg is ready for something.
@@ -304,7 +369,6 @@ impl Driver<'_> {
     }
 
     fn go_on_connecting(&mut self, leg: LegIx) {
-        let now_ms = self.now_ms();
         let terms = Terms {
             size: self.size_of_legs(),
             min_block: self.promised_block.filter(|_| self.clients.len() > 0),
@@ -323,14 +387,14 @@ impl Driver<'_> {
                     min_block: info.min_block,
                     preferred_block: info.preferred_block,
                 };
-                self.up(leg, caps, offer);
                 self.wait_for(leg);
+                if self.legs[leg].spec.others.is_empty() {
+                    self.up(leg, caps, offer);
+                } else {
+                    self.vouch(leg, caps, offer);
+                }
             }
-            Step::Failed(error) => match remote.next_endpoint(now_ms, &slot.spec) {
-                Some(Ok(())) => self.await_connection(leg),
-                Some(Err(error)) => self.unreachable(leg, &error),
-                None => self.unreachable(leg, &error),
-            },
+            Step::Failed(error) => self.no_way(leg, &error),
         }
     }
 
@@ -352,6 +416,10 @@ impl Driver<'_> {
         }
         let session = slot.session;
         for Ended { io, result, data } in ended {
+            if let Some((serial, of, n)) = io.inside() {
+                self.looked(of, serial, n, leg, data.as_ref());
+                continue;
+            }
             if let Some(data) = data {
                 self.reads.insert(io, data);
             }
@@ -371,6 +439,21 @@ impl Driver<'_> {
         }
         if std::mem::take(&mut slot.up) {
             self.events.push(Event::Down { leg, session: slot.session });
+        } else if slot.vouching.is_some() {
+            self.no_way(leg, error);
+        }
+    }
+
+    /// Other addresses of a leg, of which it had one before: it goes on where it is, unless that is none of them.
+    pub(super) fn readdress(&mut self, leg: LegIx) {
+        let slot = &mut self.legs[leg];
+        let LegIo::Remote(remote) = &mut slot.io else { return };
+        let gone = Error::new(Class::Connect, "its address has been taken away");
+        match remote.set_ways(&slot.spec) {
+            Ok(false) if slot.up => self.lost(leg, &gone),
+            Ok(false) if slot.trying && slot.connect_at.is_none() => self.no_way(leg, &gone),
+            Ok(_) => {}
+            Err(error) => self.complain(&error),
         }
     }
 
@@ -420,9 +503,10 @@ impl Driver<'_> {
             let late = matches!(&self.legs[leg].io, LegIo::Remote(remote) if remote.is_late(now_ms));
             if late {
                 let error = Error::new(Class::Timeout, "connecting: no answer in time");
-                self.unreachable(leg, &error);
+                self.no_way(leg, &error);
             }
         }
+        self.sweep_looks(now_ms);
     }
 
     /// Has work on a local leg done by a worker.

@@ -28,6 +28,7 @@ mod report;
 mod slab;
 mod trackers;
 mod verify;
+mod vouch;
 mod watch;
 mod workers;
 
@@ -129,7 +130,9 @@ enum Completion {
     /// A local leg was opened, or not.
     Opened { leg: LegIx, device: Result<crate::device::FileDevice> },
     /// A host's name was looked up.
-    Resolved { leg: LegIx, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    Resolved { leg: LegIx, tries: u64, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    /// Blocks of a local leg were read, to compare another one with.
+    Looked { leg: LegIx, serial: u32, of: LegIx, blocks: Vec<Option<vouch::Digest>> },
     /// The command for an event has ended.
     Hooked { problem: Option<String> },
     /// The configuration was read again.
@@ -235,6 +238,8 @@ struct Driver<'a> {
     task: Option<admin::Task>,
     /// What failed to go on by itself is not tried again before.
     replace_at_ms: u64,
+    /// Counts comparisons of legs with what they should hold.
+    looks: u32,
     signals: UnixStream,
     hangups: Option<UnixStream>,
     source: Source,
@@ -367,6 +372,7 @@ impl<'a> Driver<'a> {
             verify: None,
             task: None,
             replace_at_ms: 0,
+            looks: 0,
             signals: setup.signals,
             hangups: setup.hangups,
             named: setup.source.reread.as_ref().map(|again| again.named().to_vec()).unwrap_or_default(),
@@ -523,7 +529,8 @@ impl<'a> Driver<'a> {
                     self.worked(leg, session, io, bytes, worked);
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
-                Completion::Resolved { leg, endpoints } => self.resolved(leg, endpoints),
+                Completion::Resolved { leg, tries, endpoints } => self.resolved(leg, tries, endpoints),
+                Completion::Looked { leg, serial, of, blocks } => self.looked_at(leg, serial, of, &blocks),
                 Completion::Reread(prepared) => self.reloaded(*prepared),
                 Completion::Closed => {}
                 Completion::Hooked { problem } => self.hooked(problem),

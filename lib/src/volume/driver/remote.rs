@@ -1,4 +1,8 @@
 //! A remote leg: connecting, the handshake, and what may change between two connections.
+//!
+//! A leg may have several addresses, ways to the same server. An attempt tries all of them in order, and each with
+//! every endpoint that its name has; when none is left it has failed, and the core's pause follows. So no address is
+//! tried more often than the pause allows, however many there are. The next attempt begins with the first again.
 
 use super::buffers::Pool;
 use super::link::Link;
@@ -16,10 +20,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// See the module.
 #[derive(Debug)]
 pub(super) struct RemoteLeg {
-    uri: NbdUri,
+    ways: Vec<Way>,
+    /// The way that is tried, or in use.
+    at: usize,
+    /// Counts ways tried: what is learnt about an earlier try is not believed.
+    tries: u64,
     pool: Pool,
     state: State,
-    /// Addresses of the server that have not been tried in this attempt.
+    /// Endpoints of this way that have not been tried in this attempt.
     others: VecDeque<Endpoint>,
     /// Bytes over the network of earlier connections.
     pub(super) received: u64,
@@ -28,9 +36,21 @@ pub(super) struct RemoteLeg {
     next_cookie: u64,
 }
 
+/// One address.
+#[derive(Debug)]
+pub(super) struct Way {
+    uri: NbdUri,
+    /// As it was written.
+    pub(super) text: String,
+    /// Why it was of no use when it was last tried; `None` if it was not, or was of use.
+    pub(super) error: Option<String>,
+}
+
 #[derive(Debug)]
 enum State {
     Idle,
+    /// Its host's name is looked up.
+    Resolving(u64),
     Opening(Box<Opening>),
     Up(Box<Link>),
 }
@@ -68,23 +88,93 @@ pub(super) struct Terms {
 }
 
 impl RemoteLeg {
-    /// A leg not connected.
-    pub(super) fn new(uri: NbdUri, pool: &Pool) -> Self {
-        Self {
-            uri,
+    /// A leg not connected, with at least one address.
+    pub(super) fn new(spec: &LegSpec, pool: &Pool) -> Result<Self> {
+        Ok(Self {
+            ways: ways(spec)?,
+            at: 0,
+            tries: 0,
             pool: pool.clone(),
             state: State::Idle,
             others: VecDeque::new(),
             received: 0,
             sent: 0,
             next_cookie: 1,
+        })
+    }
+
+    /// Other addresses from now on. Says whether the one that is tried or in use is still among them.
+    pub(super) fn set_ways(&mut self, spec: &LegSpec) -> Result<bool> {
+        let mut ways = ways(spec)?;
+        for way in &mut ways {
+            let old = self.ways.iter_mut().find(|old| old.uri == way.uri);
+            way.error = old.and_then(|old| old.error.take());
         }
+        let present = self.ways.get(self.at).and_then(|way| ways.iter().position(|new| new.uri == way.uri));
+        self.ways = ways;
+        self.at = present.unwrap_or(0);
+        Ok(present.is_some())
+    }
+
+    /// All addresses, in order.
+    pub(super) fn ways(&self) -> &[Way] {
+        &self.ways
+    }
+
+    /// The number of the address that is tried, or in use.
+    pub(super) const fn present_way(&self) -> usize {
+        self.at
+    }
+
+    /// Begins an attempt: with the first address.
+    pub(super) fn begin_attempt(&mut self) {
+        self.close();
+        self.at = 0;
+    }
+
+    /// The next address of this attempt is up. `false`: there is none, the attempt has failed.
+    pub(super) fn next_way(&mut self) -> bool {
+        self.close();
+        let more = self.at + 1 < self.ways.len();
+        self.at += usize::from(more);
+        more
+    }
+
+    /// What there is to say about the present address; whether that is something new.
+    pub(super) fn remark(&mut self, error: Option<&str>) -> bool {
+        let Some(way) = self.ways.get_mut(self.at) else { return false };
+        let new = way.error.as_deref() != error;
+        way.error = error.map(str::to_owned);
+        new
+    }
+
+    /// Why the attempt has failed: what the only address said, or what each of several did.
+    pub(super) fn why(&self) -> String {
+        let said = |way: &Way| way.error.clone().unwrap_or_else(|| "not tried".to_owned());
+        match &self.ways[..] {
+            [way] => said(way),
+            ways => {
+                ways.iter().map(|way| format!("{}: {}", way.text, said(way))).collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
+    /// The host of the present address is to be looked up; what is found is believed with this number.
+    pub(super) fn resolve(&mut self, now_ms: u64, spec: &LegSpec) -> (u64, Address) {
+        self.tries += 1;
+        self.state = State::Resolving(deadline(now_ms, spec));
+        (self.tries, self.ways[self.at].uri.address.clone())
+    }
+
+    /// Whether what was looked up is still wanted.
+    pub(super) fn awaits(&self, tries: u64) -> bool {
+        self.tries == tries && matches!(self.state, State::Resolving(_))
     }
 
     /// The descriptor to wait for, if there is one.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
-            State::Idle => None,
+            State::Idle | State::Resolving(_) => None,
             State::Opening(opening) => Some(opening.fd.as_fd()),
             State::Up(link) => Some(link.fd()),
         }
@@ -135,9 +225,12 @@ impl RemoteLeg {
     }
 
     fn open(&mut self, fd: OwnedFd, now_ms: u64, spec: &LegSpec) {
-        let options =
-            ClientOptions { export: self.uri.export.clone(), contexts: Vec::new(), structured: true };
-        let deadline_ms = now_ms + limits::NBD_HANDSHAKE_MS.min(spec.timeout_ms.max(1));
+        let options = ClientOptions {
+            export: self.ways[self.at].uri.export.clone(),
+            contexts: Vec::new(),
+            structured: true,
+        };
+        let deadline_ms = deadline(now_ms, spec);
         self.state = State::Opening(Box::new(Opening {
             fd,
             connected: false,
@@ -147,14 +240,13 @@ impl RemoteLeg {
         }));
     }
 
-    /// The address to connect to.
-    pub(super) fn address(&self) -> &Address {
-        &self.uri.address
-    }
-
     /// Whether connecting takes too long.
     pub(super) fn is_late(&self, now_ms: u64) -> bool {
-        matches!(&self.state, State::Opening(opening) if now_ms > opening.deadline_ms)
+        match &self.state {
+            State::Resolving(deadline_ms) => now_ms > *deadline_ms,
+            State::Opening(opening) => now_ms > opening.deadline_ms,
+            State::Idle | State::Up(_) => false,
+        }
     }
 
     /// Goes on connecting; the descriptor is ready for something.
@@ -188,6 +280,15 @@ impl RemoteLeg {
         }
         self.state = State::Idle;
     }
+}
+
+fn ways(spec: &LegSpec) -> Result<Vec<Way>> {
+    let way = |text: String| Ok(Way { uri: text.parse()?, text, error: None });
+    spec.addresses().map(ToString::to_string).map(way).collect()
+}
+
+fn deadline(now_ms: u64, spec: &LegSpec) -> u64 {
+    now_ms + limits::NBD_HANDSHAKE_MS.min(spec.timeout_ms.max(1))
 }
 
 impl Opening {

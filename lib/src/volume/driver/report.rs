@@ -6,8 +6,8 @@ use super::legs::{LegIo, Slot};
 use super::watch;
 use crate::base::{Error, Id, units::show_size};
 use crate::control::event::now as this_moment;
-use crate::control::{EventKind, LegStatus, ResyncStatus, Status};
-use crate::leg::{Connection, DiskState, Role};
+use crate::control::{AddressStatus, EventKind, LegStatus, ResyncStatus, Status};
+use crate::leg::{Connection, DiskState, LegDevice, Role};
 use crate::volume::core::{self, LegIx, LegState, Note};
 use crate::volume::options::ServeNotice;
 
@@ -95,6 +95,7 @@ impl Driver<'_> {
         LegStatus {
             name: name.to_string(),
             device: slot.spec.device.to_string(),
+            addresses: addresses(slot),
             mode: slot.spec.mode.to_string(),
             read_preference: slot.spec.read.to_string(),
             connection_state: connection.to_string(),
@@ -221,6 +222,26 @@ impl Driver<'_> {
         // Without systemd nobody listens.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
+}
+
+/// Where a leg with several addresses is reached, and what became of the others.
+fn addresses(slot: &Slot) -> Vec<AddressStatus> {
+    let LegIo::Remote(remote) = &slot.io else { return Vec::new() };
+    if slot.spec.others.is_empty() {
+        return Vec::new();
+    }
+    if slot.moved {
+        // The new ones have not been tried.
+        let address = |device: &LegDevice| AddressStatus { device: device.to_string(), ..Default::default() };
+        return slot.spec.addresses().map(address).collect();
+    }
+    let ways = remote.ways().iter().enumerate();
+    ways.map(|(at, way)| AddressStatus {
+        device: way.text.clone(),
+        in_use: slot.up && at == remote.present_way(),
+        error: way.error.clone(),
+    })
+    .collect()
 }
 
 /// `part` of `whole` in percent, two digits, rounded down: 100 means all.
