@@ -9,7 +9,7 @@ use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::barrier::{BarrierArgs, snapshot_barrier};
 use mirror::cli::check::{self, CheckArgs};
 use mirror::cli::verify::{VerifyArgs, verify};
-use mirror::cli::volume::{CreateArgs, ServeArgs, create, serve};
+use mirror::cli::volume::{CreateArgs, ServeArgs, check_config, create, serve};
 use mirror::cli::wait::{Until, wait};
 use mirror::cli::{self, ProgressTo, trackers, value};
 use mirror::control::{Request, StateDir, TrackerAction};
@@ -193,7 +193,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Tracker::Ls { name, tracker, json } => trackers::list(&volume(&name)?, tracker.as_ref(), json)?,
         },
-        Verb::CheckConfig { file } => mirror::config::file::check(&file)?,
+        Verb::CheckConfig { file } => check_config(&file)?,
     }
     Ok(())
 }

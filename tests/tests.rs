@@ -37,6 +37,7 @@ mod salvage; // records and maps damaged or lost, and the way out that the error
 mod soak; // long runs under load, of which CI makes a short one each
 mod ssh; // a real sshd: who it is, who one is there, the way there, a forced command
 mod ssh_sync; // copies to and from another machine: what travels, what survives a kill of either side
+mod strangers; // a leg that the configuration names and the volume does not have
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
 mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told
 mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed

@@ -5,7 +5,7 @@ use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Name, Result};
 use crate::config::file::{load_stored, load_volume};
 use crate::config::{Cidr, Listen, MapDurability, MetricsTo, ReadPolicy, Settings, VolumeConfig};
-use crate::config::{merge, merge_again};
+use crate::config::{merge, merge_again, merge_start};
 use crate::control::{StateDir, VolumeDir};
 use crate::leg::{DiskState, LegDevice, LegText};
 use crate::transport;
@@ -181,7 +181,7 @@ impl ServeArgs {
             Some(load_stored(&dir.config(), &self.name)?)
         };
         let named = names(file.as_ref());
-        let config = merge(self.volume.settings(), file, stored)?;
+        let (config, strangers) = merge_start(self.volume.settings(), file, stored)?;
         let ephemeral = if self.ephemeral { Some(self.volume.trust(&config)?) } else { None };
         let entrance = self.entrance(transport::activation()?)?;
         let exit_with_parent = self.exit_with_parent;
@@ -191,6 +191,7 @@ impl ServeArgs {
             state_dir,
             name: self.name.clone(),
             config,
+            strangers,
             ephemeral,
             entrance,
             exit_with_parent,
@@ -270,6 +271,11 @@ fn plan(report: &CreateReport) -> String {
         lines.push(format!("  {}: {device}: {}{copied}{flush}", leg.name, leg.disk_state));
     }
     lines.join("\n") + "\n"
+}
+
+/// `mirrord check-config`
+pub fn check_config(path: &std::path::Path) -> anyhow::Result<()> {
+    Ok(volume::check_config(&StateDir::from_environment()?, path)?)
 }
 
 /// `mirrord serve`: until SIGTERM or SIGINT.

@@ -15,6 +15,31 @@ pub fn merge(flags: Settings, file: Option<Settings>, stored: Option<Settings>) 
     Ok(config)
 }
 
+/// The same for the start of a stored volume, where the file may name legs that the volume does not have (a reload has
+/// refused to add them): these apart. Whether it may start without them is [`crate::volume`]'s to say; a floor above
+/// the number of the other legs is laid at it, as a reload lays it.
+pub fn merge_start(
+    flags: Settings,
+    file: Option<Settings>,
+    stored: Option<Settings>,
+) -> Result<(VolumeConfig, Vec<LegSpec>)> {
+    let mut file = file;
+    let mut strangers = Vec::new();
+    if let (Some(file), Some(stored)) = (&mut file, &stored) {
+        let is_member =
+            |leg: &LegText| leg.name.is_none() || stored.legs.iter().any(|member| member.name == leg.name);
+        let (members, others): (Vec<_>, Vec<_>) = file.legs.drain(..).partition(is_member);
+        file.legs = members;
+        strangers = others.into_iter().map(|leg| leg.spec(0)).collect::<Result<_>>()?;
+    }
+    let mut config = lay(flags, file, stored, false)?;
+    if !strangers.is_empty() {
+        config.min_legs = config.min_legs.min(u32::try_from(config.legs.len()).unwrap_or(u32::MAX));
+    }
+    config.check()?;
+    Ok((config, strangers))
+}
+
 /// The same of a configuration that is read again while the volume is served: the file may name new legs, and
 /// whether the whole is possible is known only when it is compared with the legs there are ([`super::legs::check`]).
 pub fn merge_again(
@@ -168,6 +193,23 @@ mod tests {
             assert_eq!(error.class, class, "{error}");
             assert!(error.message.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn legs_of_a_file_that_a_stored_volume_does_not_have_stand_apart_at_its_start() {
+        let three = Settings { min_legs: Some(3), ..legs(&["b=/x", "c=/c,read=avoid"]) };
+        let stored = || Some(legs(&["a=/a", "b=/b"]));
+        let (config, strangers) = merge_start(legs(&[]), Some(three.clone()), stored()).expect("merge");
+        let texts = |legs: &[LegSpec]| legs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!((texts(&config.legs), config.min_legs), (vec!["a=/a".into(), "b=/x".into()], 2));
+        assert_eq!(texts(&strangers), ["c=/c,read=avoid"]);
+        // A person who types a name now means it; so does a file with a floor and without a stranger.
+        assert!(merge_start(legs(&["c=/c"]), None, stored()).is_err());
+        assert!(merge_start(legs(&[]), Some(Settings { min_legs: Some(3), ..legs(&[]) }), stored()).is_err());
+        // Without a stored volume all of them are its legs.
+        let two = Settings { min_legs: Some(2), ..three };
+        let (config, strangers) = merge_start(legs(&[]), Some(two), None).expect("merge");
+        assert_eq!((config.legs.len(), strangers.len()), (2, 0));
     }
 
     #[test]

@@ -14,6 +14,6 @@ mod table;
 pub use allow::Cidr;
 pub use file::{load, load_volume, to_toml};
 pub use listen::Listen;
-pub use merge::{merge, merge_again};
+pub use merge::{merge, merge_again, merge_start};
 pub use metrics::MetricsTo;
 pub use settings::{MapDurability, ReadPolicy, Settings, VolumeConfig};

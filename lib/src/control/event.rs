@@ -60,6 +60,8 @@ pub enum EventKind {
     Verified,
     /// The configuration was read again.
     Reload,
+    /// The configuration names a leg that the volume does not have.
+    Stranger,
     /// Events were dropped because their reader was too slow.
     Lost,
     /// A kind that this version does not know.

@@ -13,6 +13,7 @@ mod resize;
 mod salvage;
 mod serve;
 mod state;
+mod strangers;
 pub mod trackers;
 
 pub use create::create;
@@ -20,3 +21,4 @@ pub use options::{
     CreateOptions, CreateReport, CreatedLeg, Entrance, Reading, Reread, ServeNotice, ServeOptions, Trust,
 };
 pub use serve::serve;
+pub use strangers::check_config;

@@ -3,7 +3,7 @@
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::{StateDir, VolumeDir};
-use crate::leg::{DiskState, LegDevice};
+use crate::leg::{DiskState, LegDevice, LegSpec};
 use std::sync::Arc;
 
 /// How it is known what the legs of a new volume hold.
@@ -182,6 +182,8 @@ pub struct ServeOptions {
     pub name: Name,
     /// Its legs (with absolute paths) and options: flags over file over what is stored; checked.
     pub config: VolumeConfig,
+    /// Legs that the configuration names and the volume does not have.
+    pub strangers: Vec<LegSpec>,
     /// A throw-away mirror: nothing is stored, and this says what its legs hold. `None` for a created volume.
     pub ephemeral: Option<Trust>,
     /// Where clients come in.

@@ -5,6 +5,7 @@ use super::entrance::{self, Doors, Remove};
 use super::metrics::Metrics;
 use super::options::{CreateOptions, ServeNotice, ServeOptions};
 use super::state::{self, MapHandle};
+use super::strangers;
 use crate::base::{Class, Error, Result, limits};
 use crate::control::{StateDir, VolumeDir};
 use crate::transport;
@@ -104,6 +105,8 @@ fn serve_with(
 ) -> Result<()> {
     let mut config = options.config.clone();
     config.check()?;
+    let named = options.reread.as_ref().map_or(&[][..], super::options::Reread::named);
+    strangers::check(&options.volume_dir(), &config, &options.strangers, named)?;
     let opened = state::open(&options.volume_dir(), &config.legs, state::durability(&config))?;
     if config.map_block != opened.block {
         let text = format!(
@@ -135,6 +138,7 @@ fn serve_with(
         id: opened.id,
         size: opened.size,
         config,
+        strangers: options.strangers.clone(),
         starts: opened.starts,
         maps: opened.maps,
         trackers: opened.trackers,

@@ -452,6 +452,11 @@ impl Core {
         leg < self.legs.len() && self.is_last(leg)
     }
 
+    /// Whether it counts for the floor: in sync, and known to be so by its own record.
+    pub fn counts(&self, leg: LegIx) -> bool {
+        self.leg_state(leg) == Some(LegState::UpToDate) && self.persist.durably_in_sync(leg)
+    }
+
     /// Whether it is in sync, and its record says so.
     pub fn is_durably_good(&self, leg: LegIx) -> bool {
         self.leg_state(leg) == Some(LegState::UpToDate) && self.persist.settled()

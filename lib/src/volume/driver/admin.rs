@@ -188,7 +188,8 @@ impl Driver<'_> {
     /// Whether the volume can do without this leg for now: what is asked for a person, is not done by a file.
     fn may_leave(&self, leg: LegIx) -> Result<()> {
         let good = |ix: LegIx| self.core.leg_state(ix) == Some(LegState::UpToDate);
-        let others = (0..self.legs.len()).filter(|&ix| ix != leg && good(ix) && self.legs[ix].up).count();
+        let counts = |&ix: &LegIx| ix != leg && self.core.counts(ix) && self.legs[ix].up;
+        let others = (0..self.legs.len()).filter(counts).count();
         members::may_leave(&self.name, &self.legs[leg].spec.name, good(leg), others, self.config.min_legs)
     }
 

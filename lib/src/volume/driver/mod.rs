@@ -35,6 +35,7 @@ mod workers;
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::{EventKind, VolumeDir};
+use crate::leg::LegSpec;
 use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::entrance::Door;
 use crate::volume::metrics::Metrics;
@@ -94,6 +95,8 @@ pub(crate) struct Setup {
     pub(crate) size: u64,
     /// Legs and options.
     pub(crate) config: VolumeConfig,
+    /// Legs that its configuration names and that it does not have.
+    pub(crate) strangers: Vec<LegSpec>,
     /// What was found of each leg.
     pub(crate) starts: Vec<LegStart>,
     /// The map of each leg, in use.
@@ -248,6 +251,8 @@ struct Driver<'a> {
     reload_again: bool,
     /// Legs that the configuration named when it was last read.
     named: Vec<Name>,
+    /// Legs that it names, with those among them that are no members.
+    asked_for: Vec<LegSpec>,
     /// What a reload still has to do to the legs.
     relegs: Option<relegs::Relegs>,
     /// How often systemd wants to hear that the loop lives, in milliseconds; 0 if never.
@@ -270,6 +275,12 @@ pub(crate) fn run(setup: Setup, notify: &mut dyn FnMut(ServeNotice)) -> Result<V
     for note in notes {
         driver.event(EventKind::Widened, None, &note);
         (driver.notify)(ServeNotice::Note(note));
+    }
+    for leg in driver.asked_for.clone() {
+        let (text, hint) = super::strangers::warning(&driver.name, &leg);
+        driver.event(EventKind::Stranger, None, &text);
+        (driver.notify)(ServeNotice::Note(text));
+        (driver.notify)(ServeNotice::Note(format!("try: {hint}")));
     }
     let clean = driver.run()?;
     let Driver { maps, legs, .. } = driver;
@@ -376,6 +387,7 @@ impl<'a> Driver<'a> {
             signals: setup.signals,
             hangups: setup.hangups,
             named: setup.source.reread.as_ref().map(|again| again.named().to_vec()).unwrap_or_default(),
+            asked_for: setup.strangers,
             source: setup.source,
             reloading: false,
             reload_again: false,

@@ -2,7 +2,7 @@
 //! command would do it. A leg that the volume cannot do without stays; that is told with what to type next.
 
 use super::Driver;
-use crate::base::{Error, Name, Result};
+use crate::base::{Error, Name, Result, limits};
 use crate::config::legs::LegChange;
 use crate::control::EventKind;
 use crate::volume::core::{Command, Event};
@@ -29,6 +29,8 @@ pub(super) struct Relegs {
     told: Told,
     /// The floor as the configuration wants it.
     min_legs: u32,
+    /// Until then a state that is not durable yet is waited for.
+    patience_ms: Option<u64>,
 }
 
 impl std::fmt::Display for Told {
@@ -58,7 +60,7 @@ impl Driver<'_> {
         let staying = plan.iter().filter(|change| matches!(change, LegChange::Remove(_)));
         let staying: Vec<Name> = staying.map(|change| change.leg().clone()).collect();
         self.named = named.into_iter().chain(staying).collect();
-        self.relegs = Some(Relegs { todo: plan.into(), doing: None, told, min_legs });
+        self.relegs = Some(Relegs { todo: plan.into(), doing: None, told, min_legs, patience_ms: None });
         self.change_next_leg();
     }
 
@@ -67,10 +69,19 @@ impl Driver<'_> {
         if self.has_task() {
             return;
         }
+        let now_ms = self.now_ms();
+        let durable = self.core.status().state_durable;
         let Some(relegs) = self.relegs.as_mut().filter(|relegs| relegs.doing.is_none()) else { return };
         if self.stopping {
             relegs.todo.clear();
         }
+        // A leg that has just come back counts once its record says so: while another one leaves, writes would fail.
+        let leaves = matches!(relegs.todo.front(), Some(LegChange::Move(_) | LegChange::Remove(_)));
+        let until = *relegs.patience_ms.get_or_insert(now_ms + limits::TASK_RETRY_MS);
+        if leaves && !durable && now_ms < until {
+            return;
+        }
+        relegs.patience_ms = None;
         if let Some(change) = relegs.todo.pop_front() {
             relegs.doing = Some(change.clone());
             return self.change_leg(&change);

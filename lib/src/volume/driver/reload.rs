@@ -164,6 +164,7 @@ impl Driver<'_> {
         };
         self.config = stay;
         let plan = legs::plan(&self.specs(), &self.named, &legs);
+        self.asked_for.clone_from(&legs);
         self.change_legs(plan, named, Told { changed: now, more: changes.len() - now, refused: 0 });
     }
 }

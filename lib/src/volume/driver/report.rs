@@ -31,7 +31,15 @@ impl Driver<'_> {
         let what = Circumstances { stopping: self.stopping, good, min_legs: self.config.min_legs as usize };
         let advices: Vec<Advice> =
             legs.iter().map(|leg| Advice { reason: None, next: leg.next.clone() }).collect();
-        let Advice { reason, next } = advice::volume(&self.name, &core, what, &advices);
+        let Advice { mut reason, mut next } = advice::volume(&self.name, &core, what, &advices);
+        // What is urgent is said first.
+        let member = |leg: &&crate::leg::LegSpec| self.leg_named(&leg.name).is_some();
+        let busy = self.task.is_some() || self.relegs.is_some();
+        if let Some(stranger) = self.asked_for.iter().find(|leg| !member(leg)).filter(|_| !busy) {
+            let (text, hint) = super::super::strangers::warning(&self.name, stranger);
+            reason.get_or_insert(text);
+            next.get_or_insert(hint);
+        }
         Status {
             id: self.id.to_string(),
             running: true,
