@@ -94,7 +94,7 @@ _mirror__sync() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "mounted unflushed foreign" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "mounted busy unflushed foreign" -- "${cur}"))
                     return 0
                     ;;
                 --progress)

@@ -16,7 +16,8 @@ complete -c mirror-sync -l connections -d 'Most connections to an NBD server' -r
 complete -c mirror-sync -l queue-depth -d 'Most requests in flight' -r
 complete -c mirror-sync -l request-size -d 'Bytes of one request, where there is so much to move' -r
 complete -c mirror-sync -l bwlimit -d 'Write at most so many bytes a second' -r
-complete -c mirror-sync -l force -d 'Override a refusal: mounted, unflushed, foreign; several with commas' -r -f -a "mounted\t'A target that is mounted or claimed by the kernel'
+complete -c mirror-sync -l force -d 'Override a refusal: mounted, busy, unflushed, foreign; several with commas' -r -f -a "mounted\t'A target that is mounted or claimed by the kernel'
+busy\t'A target that another process has open for writing'
 unflushed\t'A target that cannot be flushed'
 foreign\t'A delta that is for another generation'"
 complete -c mirror-sync -l progress -d 'JSON lines about the progress to this open file descriptor' -r

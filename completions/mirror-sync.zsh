@@ -33,7 +33,8 @@ off\:"Zeroes are written as data"))' \
 '--queue-depth=[Most requests in flight]:N:_default' \
 '--request-size=[Bytes of one request, where there is so much to move]:SIZE:_default' \
 '--bwlimit=[Write at most so many bytes a second]:RATE:_default' \
-'*--force=[Override a refusal\: mounted, unflushed, foreign; several with commas]:WHAT:((mounted\:"A target that is mounted or claimed by the kernel"
+'*--force=[Override a refusal\: mounted, busy, unflushed, foreign; several with commas]:WHAT:((mounted\:"A target that is mounted or claimed by the kernel"
+busy\:"A target that another process has open for writing"
 unflushed\:"A target that cannot be flushed"
 foreign\:"A delta that is for another generation"))' \
 '--progress=[JSON lines about the progress to this open file descriptor]:FD:_default' \

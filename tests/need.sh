@@ -30,7 +30,8 @@ package_of() {
         fusermount3) echo fuse3 ;;
         systemd-analyze | systemd-socket-activate) echo systemd ;;
         promtool) echo prometheus ;;
-        losetup | flock | script) echo util-linux ;;
+        losetup | flock | script | addpart | mkswap) echo util-linux ;;
+        swapon) echo mount ;;
         sshd) echo openssh-server ;;
         ssh | ssh-keygen | ssh-agent | ssh-add) echo openssh-client ;;
         # What libssh2 is built with; asked for by the name that pkg-config knows.

@@ -407,6 +407,7 @@ fn remembered_digests_spare_the_target_and_find_every_change() {
     let server = nbdkit(&dir, &socket, &["--filter=stats", "file", text(&b), &stats_file]);
     let file = std::fs::OpenOptions::new().write(true).open(&a).expect("open");
     file.write_all_at(b"changed", (5 << 20) - 3).expect("write");
+    drop(file);
     let told = summary(&sync(&dir, &args).run().expect(0).stdout);
     let moved = |key: &str| told[key].as_u64().expect("bytes");
     assert_eq!(moved("written") + moved("zeroed"), 2 * 65536, "{told}");

@@ -177,13 +177,16 @@ fn done_a_staged_copy_is_all_or_nothing_and_is_rolled_back() {
     let log = log.split_whitespace().next().expect("a path").to_owned();
     let undo = || sync(&dir, &["-q", "--undo", &log, text(&b)]).run();
     // Something else was written there since: nothing is rolled back.
-    let file = std::fs::OpenOptions::new().write(true).open(&b).expect("open");
+    let write = |byte: u8, place: u64| {
+        let file = std::fs::OpenOptions::new().write(true).open(&b);
+        file.and_then(|file| file.write_all_at(&[byte], place)).expect("write");
+    };
     let after = std::fs::read(&a).expect("read");
     let place = (0..after.len()).find(|at| after[*at] != before[*at]).expect("a difference");
     let (place, was) = (place as u64, after[place]);
-    file.write_all_at(&[was ^ 1], place).expect("write");
+    write(was ^ 1, place);
     undo().fails("mirror-sync", 3, "it has changed since");
-    file.write_all_at(&[was], place).expect("write");
+    write(was, place);
     undo().expect(0);
     assert!(std::fs::read(&b).expect("read") == before);
     undo().fails("mirror-sync", 5, "No such file");

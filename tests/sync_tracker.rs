@@ -30,6 +30,7 @@ fn write(dir: &Dir, volume: &Volume<'_>, random: &mut Random, times: u64) {
         let at = random.below(SIZE - 5000);
         file.write_all_at(&vec![random.below(255) as u8 + 1; 5000], at).expect("write");
     }
+    drop(file);
     sync(dir, &["-q", text(&image), &volume.uri()]).run().expect(0);
 }
 

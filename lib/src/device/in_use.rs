@@ -1,6 +1,7 @@
 //! Whether a file or block device is in use by the kernel: mounted, swapped to, under a loop device, or held by
 //! another block device.
 
+use super::identity::parse_device;
 use crate::base::{Class, Error, Result};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -56,11 +57,6 @@ fn device_in_use(rdev: u64, real: &Path) -> Option<String> {
             let holder = std::fs::read_dir(sys.join("holders")).ok()?.flatten().next()?;
             Some(format!("held by the block device {}", holder.file_name().display()))
         })
-}
-
-fn parse_device(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The mount of one of `devices`, by number, or by source where the file system has numbers of its own (btrfs).

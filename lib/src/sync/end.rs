@@ -23,7 +23,7 @@ pub struct Facts {
     /// Bytes. A target without an end of its own (`null:`) has [`crate::base::limits::VOLUME_SIZE`].
     pub size: u64,
     /// Equal for two names of the same device, and different for different ones; `None` where it is not known.
-    /// A device of this machine: `dev:MAJOR:MINOR` or `inode:DEVICE:NUMBER`. Elsewhere the text names the machine.
+    /// A device of this machine: what [`crate::device::identity_of`] says. Elsewhere the text names the machine.
     pub identity: Option<String>,
     /// Whether every write will be refused.
     pub read_only: bool,

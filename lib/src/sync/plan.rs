@@ -2,6 +2,8 @@
 
 use super::end::Facts;
 use crate::base::{BlockSize, ByteRange, Class, Error, Result};
+use crate::device::identity::overlap;
+use crate::device::writers::OPEN_ELSEWHERE;
 use crate::map::BlockSet;
 
 /// Zeroes in the middle of data shorter than this are written as data: a request for each hole costs more.
@@ -73,6 +75,8 @@ impl Plan {
 pub struct Permit {
     /// A target that is mounted, or claimed by the kernel.
     pub mounted: bool,
+    /// A target that another process has open for writing.
+    pub busy: bool,
     /// A target that cannot be flushed: nothing on it will ever be called durable.
     pub unflushed: bool,
     /// A map or a delta of another volume.
@@ -93,8 +97,14 @@ pub fn check(source: Option<&Facts>, target: &Facts, size: u64, permit: Permit) 
             return Err(Error::new(Class::Refused, text).hint("the same with --live, or from a snapshot"));
         }
     }
-    if let Some(why) = target.in_use.as_ref().filter(|_| !permit.mounted) {
-        return Err(refuse(format!("it is {why}")));
+    match target.in_use.as_deref() {
+        Some(why) if why == OPEN_ELSEWHERE && !permit.busy => {
+            return Err(
+                refuse(format!("it is {why}")).hint("the same with --force=busy, if that writes no more")
+            );
+        }
+        Some(why) if why != OPEN_ELSEWHERE && !permit.mounted => return Err(refuse(format!("it is {why}"))),
+        _ => {}
     }
     if target.read_only {
         return Err(refuse("it is read-only".into()));
@@ -109,12 +119,14 @@ pub fn check(source: Option<&Facts>, target: &Facts, size: u64, permit: Permit) 
     Ok(())
 }
 
-/// Refuses a target that is the source under the same or another name.
+/// Refuses a target that is the source under the same or another name, or a part of it, or what it is a part of.
 pub fn check_other(source: &Facts, target: &str, identity: Option<&str>) -> Result<()> {
-    if identity.is_none() || source.identity.as_deref() != identity {
+    let (Some(is), Some(other)) = (identity, source.identity.as_deref()) else { return Ok(()) };
+    if !overlap(is, other) {
         return Ok(());
     }
-    let text = format!("{target}: checking the target: it is the same device as {}", source.name);
+    let what = if is == other { "the same device as" } else { "on the same storage as" };
+    let text = format!("{target}: checking the target: it is {what} {}", source.name);
     Err(Error::new(Class::Refused, text))
 }
 

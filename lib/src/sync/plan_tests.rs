@@ -22,10 +22,14 @@ fn facts(name: &str) -> Facts {
 #[test]
 fn what_must_not_be_begun_is_refused_before_the_first_byte() {
     type Change = fn(&mut Facts, &mut Facts, &mut Permit);
-    let table: [(Change, Option<&str>); 11] = [
+    let table: [(Change, Option<&str>); 15] = [
         (|_, _, _| (), None),
         (|s, t, _| t.identity.clone_from(&s.identity), Some("same device")),
         (|s, t, _| (s.identity, t.identity) = (None, None), None),
+        (|_, t, _| t.identity = Some("a@1".into()), Some("on the same storage as a")),
+        (|s, t, _| (s.identity, t.identity) = (Some("d@1".into()), Some("d@2".into())), None),
+        (|_, t, p| (t.in_use, p.mounted) = (Some(OPEN_ELSEWHERE.into()), true), Some("open for writing")),
+        (|_, t, p| (t.in_use, p.busy) = (Some(OPEN_ELSEWHERE.into()), true), None),
         (|_, t, _| t.in_use = Some("mounted on /srv".into()), Some("mounted on /srv")),
         (|_, t, p| (t.in_use, p.mounted) = (Some("mounted".into()), true), None),
         (|_, t, _| t.read_only = true, Some("read-only")),

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 pub enum Forced {
     /// A target that is mounted or claimed by the kernel
     Mounted,
+    /// A target that another process has open for writing
+    Busy,
     /// A target that cannot be flushed
     Unflushed,
     /// A delta that is for another generation
@@ -125,7 +127,7 @@ pub struct SyncArgs {
     /// The source may change while it is copied: the result is not called equal
     #[arg(long)]
     pub live: bool,
-    /// Override a refusal: mounted, unflushed, foreign; several with commas
+    /// Override a refusal: mounted, busy, unflushed, foreign; several with commas
     #[arg(long = "force", value_name = "WHAT", value_delimiter = ',')]
     pub force: Vec<Forced>,
 
@@ -186,6 +188,7 @@ impl SyncArgs {
         let has = |what| self.force.contains(&what);
         Permit {
             mounted: has(Forced::Mounted),
+            busy: has(Forced::Busy),
             unflushed: has(Forced::Unflushed),
             foreign: has(Forced::Foreign),
             live: self.live,

@@ -126,7 +126,9 @@ fn read_through(delta: &mut AnyDelta) -> Result<()> {
 pub(super) fn stage_of(target: &dyn End) -> Result<Stage> {
     let state = StateDir::from_environment()?;
     let facts = target.facts();
-    Stage::open(state.path(), facts.identity.as_deref().unwrap_or(&facts.name))
+    // What another machine calls it is forgotten when that machine starts again.
+    let here = facts.identity.as_deref().filter(|identity| !identity.starts_with("far:"));
+    Stage::open(state.path(), here.unwrap_or(&facts.name))
 }
 
 /// Refuses a target on which a staged delta was decided upon and not applied to its end.

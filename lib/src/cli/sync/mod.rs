@@ -13,6 +13,10 @@ pub use source::MapName;
 
 use crate::base::{BlockSize, ByteRange, Class, Error, Result, limits};
 use crate::cli::serve::serve;
+use crate::device::is_open_for_writing;
+use crate::device::writers::OPEN_ELSEWHERE;
+use crate::leg::LegDevice;
+use crate::leg::far::Reach;
 use crate::sync::copy::{Copier, Mode, Sink};
 use crate::sync::end::{End, Opening};
 use crate::sync::feed::{Feed, Stream};
@@ -53,6 +57,29 @@ pub fn sync(args: &SyncArgs) -> anyhow::Result<()> {
     summary.tell(args)?;
     session.died()?;
     Ok(verdict?)
+}
+
+/// A target that somebody has locked may be the source, which this run holds: asked for without a lock, it says what
+/// it is. A target elsewhere cannot be asked before.
+fn busy_with(source: Option<&dyn End>, target: &Place, reach: &Reach, error: Error) -> Error {
+    let Some(source) = source.filter(|_| error.class == Class::Busy) else { return error };
+    let look = Opening { write: false, mounted: true, live: true, connections: 1, depth: 1 };
+    let Ok(found) = target.open(look, reach) else { return error };
+    let (facts, name) = (found.facts(), target.to_string());
+    plan::check_other(source.facts(), &name, facts.identity.as_deref()).err().unwrap_or(error)
+}
+
+/// Refuses a source that its target, a server, has opened for writing: now that there is a client for it. Class
+/// `Refused`.
+fn check_served(source: &Place, target: &Place) -> Result<()> {
+    let Place::Device(LegDevice::File(path)) = source else { return Ok(()) };
+    let served = matches!(target, Place::Device(LegDevice::Nbd(_)) | Place::Command(_));
+    if !served || !is_open_for_writing(path) {
+        return Ok(());
+    }
+    let text =
+        format!("{source}: checking the source: it is {OPEN_ELSEWHERE}, perhaps in the server {target}");
+    Err(Error::new(Class::Refused, text).hint("the same with --live, if it is not"))
 }
 
 /// The ends, what is to be done, and who remembers.
@@ -123,8 +150,13 @@ impl Copy {
             plan::check_other(source.facts(), &to.to_string(), to.identity().as_deref())?;
         }
         let lock = to.filter(|_| !args.dry_run).map(session::lock_target).transpose()?.flatten();
-        let target = to.map(|to| open(to, true)).transpose()?.flatten();
+        let target =
+            to.map(|to| open(to, true).map_err(|error| busy_with(source.as_deref(), to, &reach, error)));
+        let target = target.transpose()?.flatten();
         let size = source.as_ref().map_or(0, |source| source.facts().size);
+        if let Some(to) = to.filter(|_| !args.live) {
+            check_served(from, to)?;
+        }
         if let Some(target) = &target {
             plan::check(source.as_ref().map(|source| source.facts()), target.facts(), size, args.permit())?;
         }

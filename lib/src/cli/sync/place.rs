@@ -1,6 +1,7 @@
 //! How the ends of a copy are named: DEVICE of `cli.md`.
 
 use crate::base::{Class, Error, Result, limits};
+use crate::device::identity_of;
 use crate::leg::LegDevice;
 use crate::leg::far::{Reach, target};
 use crate::sync::end::{End, Opening};
@@ -122,7 +123,7 @@ impl Place {
     /// Its identity before it is opened, where that can be known: one that is opened twice would be busy.
     pub fn identity(&self) -> Option<String> {
         match self {
-            Self::Device(LegDevice::File(path)) => FileEnd::identity_of(path),
+            Self::Device(LegDevice::File(path)) => identity_of(path),
             _ => None,
         }
     }

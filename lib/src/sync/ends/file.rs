@@ -1,11 +1,12 @@
 //! A file or a block device of this machine.
 
 use crate::base::{ByteRange, Class, Error, Result};
-use crate::device::{FileDevice, check_not_in_use};
+use crate::device::writers::OPEN_ELSEWHERE;
+use crate::device::{FileDevice, check_not_in_use, identity_of, is_open_for_writing};
 use crate::sync::end::{End, Facts, Opening, Piece};
 use rustix::io::Errno;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,12 +34,15 @@ impl FileEnd {
     /// it is a fact and no error here; the lock of another process is one (class `Busy`), unless a live source is
     /// wanted.
     pub fn open(path: &Path, opening: Opening) -> Result<Self> {
-        let in_use = check_not_in_use(path).err().map(|error| reason(&error));
+        let in_use = check_not_in_use(path).err().map(|error| reason(&error)).or_else(|| {
+            // Before it is opened here, which would count as well.
+            (!opening.live && is_open_for_writing(path)).then(|| OPEN_ELSEWHERE.to_owned())
+        });
         // A block device that is free is claimed, so that nobody mounts it meanwhile.
         let file = match (opening.write, &in_use) {
             (true, None) => FileDevice::open(path, true)?,
             // A mounted target is opened to be refused, or because a person has said so.
-            (true, Some(_)) => FileDevice::open_forced(path, opening.mounted)?,
+            (true, Some(why)) => FileDevice::open_forced(path, opening.mounted || why == OPEN_ELSEWHERE)?,
             (false, _) if opening.live => FileDevice::open_unlocked(path)?,
             (false, _) => FileDevice::open_forced(path, false).map_err(|error| match error.class {
                 Class::Busy => error.hint("the same with --live"),
@@ -48,7 +52,7 @@ impl FileEnd {
         let facts = Facts {
             name: path.display().to_string(),
             size: file.size(),
-            identity: Self::identity_of(path),
+            identity: identity_of(path),
             read_only: opening.write && is_read_only(&file),
             live: in_use.is_some() || opening.live,
             in_use,
@@ -63,16 +67,6 @@ impl FileEnd {
         let (data_from, data_until) = (AtomicU64::new(0), AtomicU64::new(0));
         let (lost, full) = (OnceLock::new(), OnceLock::new());
         Ok(Self { file, facts, lost, full, data_from, data_until })
-    }
-
-    /// What [`Facts::identity`] will be, without opening it; `None` if it is not there.
-    pub fn identity_of(path: &Path) -> Option<String> {
-        let data = std::fs::metadata(path).ok()?;
-        Some(if data.file_type().is_block_device() {
-            format!("dev:{}:{}", rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()))
-        } else {
-            format!("inode:{}:{}", data.dev(), data.ino())
-        })
     }
 
     fn failed(&self, doing: &str, range: ByteRange, error: io::Error) -> Error {
