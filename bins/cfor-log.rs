@@ -30,6 +30,9 @@ enum Verb {
     Scan(ScanArgs),
     /// See changes as they happen, for dumps that look at nothing else
     Record(RecordArgs),
+    /// Note accesses to big files, for record, which starts it
+    #[command(hide = true)]
+    NoteRanges,
     /// Print what changed, one operation a line
     Show {
         /// Logs, dumps or indexes
@@ -95,6 +98,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb {
         Verb::Scan(args) => tree::scan(&args, cli.quiet),
         Verb::Record(args) => record::record(&args, cli.quiet),
+        Verb::NoteRanges => record::note(),
         Verb::Show { log, base, json } => filelog::show(&log, base.as_deref(), json),
         Verb::Stat { log, json } => filelog::stat(&log, json),
         Verb::Merge { log, output, json } => filelog::merge(&log, &output, json),

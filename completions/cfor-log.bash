@@ -31,6 +31,9 @@ _cfor__log() {
             cfor__log,merge)
                 cmd="cfor__log__subcmd__merge"
                 ;;
+            cfor__log,note-ranges)
+                cmd="cfor__log__subcmd__note__subcmd__ranges"
+                ;;
             cfor__log,record)
                 cmd="cfor__log__subcmd__record"
                 ;;
@@ -59,7 +62,7 @@ _cfor__log() {
 
     case "${cmd}" in
         cfor__log)
-            opts="-q -h -V --quiet --help --version scan record show stat merge rotate map dump ack apply verify seed"
+            opts="-q -h -V --quiet --help --version scan record note-ranges show stat merge rotate map dump ack apply verify seed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -218,8 +221,22 @@ _cfor__log() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        cfor__subcmd__log__subcmd__note__subcmd__ranges)
+            opts="-q -h --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         cfor__subcmd__log__subcmd__record)
-            opts="-q -h --log --root --backend --quiet --help"
+            opts="-q -h --log --root --backend --ranges --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -235,6 +252,10 @@ _cfor__log() {
                     ;;
                 --backend)
                     COMPREPLY=($(compgen -W "fanotify" -- "${cur}"))
+                    return 0
+                    ;;
+                --ranges)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

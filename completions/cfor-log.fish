@@ -29,6 +29,7 @@ complete -c cfor-log -n "__fish_cfor_log_needs_command" -s h -l help -d 'Print h
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -s V -l version -d 'Print version'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "scan" -d 'Look at a tree, and write its index'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "record" -d 'See changes as they happen, for dumps that look at nothing else'
+complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "note-ranges" -d 'Note accesses to big files, for record, which starts it'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "show" -d 'Print what changed, one operation a line'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "stat" -d 'Print figures of logs, dumps, indexes and directories'
 complete -c cfor-log -n "__fish_cfor_log_needs_command" -f -a "merge" -d 'Join logs into one'
@@ -51,8 +52,12 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s h -l help -d 
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l log -d 'The directory where the source remembers its rounds' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l root -d 'The tree' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l backend -d 'What sees the changes' -r -f -a "fanotify\t'Events of the whole file system, from all processes; needs root'"
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l ranges -d 'See byte ranges of files of at least this size: dumps read these, not the whole file; 0 for none' -r
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l json -d 'Print one JSON document when recording has begun'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand note-ranges" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand note-ranges" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l base -d 'Print what leads from this index to the one given' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -l json -d 'Print one JSON document'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand show" -s q -l quiet -d 'Say nothing that is not asked for, except errors'

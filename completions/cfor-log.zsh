@@ -51,11 +51,21 @@ _arguments "${_arguments_options[@]}" : \
 '--log=[The directory where the source remembers its rounds]:DIR:_files' \
 '--root=[The tree]:DIR:_files' \
 '--backend=[What sees the changes]:BACKEND:((fanotify\:"Events of the whole file system, from all processes; needs root"))' \
+'--ranges=[See byte ranges of files of at least this size\: dumps read these, not the whole file; 0 for none]:SIZE:_default' \
+'--json[Print one JSON document when recording has begun]' \
 '-q[Say nothing that is not asked for, except errors]' \
 '--quiet[Say nothing that is not asked for, except errors]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 '*::command -- Record as long as this command runs, and end as it ends:_default' \
+&& ret=0
+;;
+(note-ranges)
+_arguments "${_arguments_options[@]}" : \
+'-q[Say nothing that is not asked for, except errors]' \
+'--quiet[Say nothing that is not asked for, except errors]' \
+'-h[Print help]' \
+'--help[Print help]' \
 && ret=0
 ;;
 (show)
@@ -225,6 +235,7 @@ _cfor-log_commands() {
     local commands; commands=(
 'scan:Look at a tree, and write its index' \
 'record:See changes as they happen, for dumps that look at nothing else' \
+'note-ranges:Note accesses to big files, for record, which starts it' \
 'show:Print what changed, one operation a line' \
 'stat:Print figures of logs, dumps, indexes and directories' \
 'merge:Join logs into one' \
@@ -262,6 +273,11 @@ _cfor-log__subcmd__map_commands() {
 _cfor-log__subcmd__merge_commands() {
     local commands; commands=()
     _describe -t commands 'cfor-log merge commands' commands "$@"
+}
+(( $+functions[_cfor-log__subcmd__note-ranges_commands] )) ||
+_cfor-log__subcmd__note-ranges_commands() {
+    local commands; commands=()
+    _describe -t commands 'cfor-log note-ranges commands' commands "$@"
 }
 (( $+functions[_cfor-log__subcmd__record_commands] )) ||
 _cfor-log__subcmd__record_commands() {

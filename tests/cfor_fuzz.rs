@@ -43,7 +43,7 @@ pub fn index(bytes: &[u8]) {
 pub fn events(bytes: &[u8]) {
     for event in mirror::capture::fanotify::parse(bytes).unwrap_or_default() {
         let mut state = State::default();
-        for record in mirror::capture::record::records_of(&event) {
+        for record in mirror::capture::record::records_of(&event, false) {
             state.add(&record);
         }
     }

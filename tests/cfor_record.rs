@@ -18,6 +18,11 @@ pub struct Recording(Child);
 
 impl Recording {
     pub fn start(pair: &Pair) -> Self {
+        Self::with(pair, &[])
+    }
+
+    /// With more options.
+    pub fn with(pair: &Pair, args: &[&str]) -> Self {
         let socket = pair.source.log.join("recorder.sock");
         // A dead one leaves its socket.
         let _ = fs::remove_file(&socket);
@@ -26,6 +31,7 @@ impl Recording {
             .arg(&pair.source.log)
             .arg("--root")
             .arg(&pair.source.root)
+            .args(args)
             .stdin(Stdio::null())
             .spawn()
             .expect("start");

@@ -1,6 +1,7 @@
 //! Every JSON document that a program prints is in `mirror-json(5)`, with every key it has.
 
 use crate::support::{Dir, Tool, bin, root};
+use mirror::capture::live::{Answer, RangesAnswer};
 use mirror::control::verify::{VerifiedLeg, VerifiedRange, VerifyResult, VerifyStatus};
 use mirror::control::{AddressStatus, Event, EventKind, LegStatus, ResyncStatus, Status, TrackerStatus};
 use serde_json::Value;
@@ -57,7 +58,7 @@ fn schemas(dir: &Path, into: &mut BTreeSet<String>) {
 }
 
 /// Forms of files and of a socket, which no program prints: `mirror-formats(5)` is about those.
-const INSIDE: [&str; 3] = ["mirror-generation/1", "mirror-resize/1", "cfor-recorder/1"];
+const INSIDE: [&str; 2] = ["mirror-generation/1", "mirror-resize/1"];
 
 #[test]
 fn every_schema_of_the_programs_has_its_section() {
@@ -139,6 +140,13 @@ fn every_key_that_is_printed_is_explained() {
     let progress = mirror::cli::Progress { estimated_seconds_to_finish: Some(1), ..Default::default() };
     let progress = serde_json::to_value(progress).expect("progress");
     keys(&progress, printed.entry("mirror-progress/1".to_owned()).or_default());
+    let recorder = Answer {
+        schema: "cfor-recorder/1".to_owned(),
+        ranges: Some(RangesAnswer { process: Some(1), off: Some(String::new()), ..Default::default() }),
+        ..Answer::default()
+    };
+    let recorder = serde_json::to_value(recorder).expect("recorder");
+    keys(&recorder, printed.entry("cfor-recorder/1".to_owned()).or_default());
     for (schema, keys) in &printed {
         let explained = page.get(schema).unwrap_or_else(|| panic!("{schema} is not in man/mirror-json.5"));
         let missing: Vec<_> = keys.difference(explained).collect();
@@ -152,6 +160,7 @@ fn every_key_that_is_printed_is_explained() {
         "mirrord-create/1",
         "dirtymap-stat/1",
         "cfor-apply/1",
+        "cfor-recorder/1",
     ] {
         assert_eq!(page[schema], printed[schema], "{schema}: in the page (left), printed (right)");
     }

@@ -259,6 +259,26 @@ pub const ROUNDS_KEPT: usize = 16;
 pub const CLOCK_TICK_NS: i64 = 20_000_000;
 /// Bytes of events read at once: some thousands of them.
 pub const FANOTIFY_READ: usize = 256 << 10;
+/// Bytes of accesses that wait, read at once: each opens a file, and some dozens of these are no burden.
+pub const RANGES_READ: usize = 4096;
+/// The process that notes accesses is killed if it does not come round for so long: nobody who accesses a marked file
+/// waits longer. Longer than a busy machine lets a process wait for a processor.
+pub const RANGES_STALL_MS: u64 = 5000;
+/// Most files that are marked: a mark keeps an inode in memory, of about 1 KiB.
+pub const RANGES_FILES: usize = 16_384;
+/// Most threads of one file of which the last access is kept; past it all of theirs count as lasting.
+pub const RANGES_THREADS: usize = 1024;
+/// An access that nobody sees the end of counts as under way for so long, and a generation: three times as long as
+/// Linux takes to give up a request to a disk (30 s, five times repeated), and more.
+pub const RANGES_LASTING_MS: u64 = 600_000;
+/// Most generations within that time that are kept apart; past it the oldest are taken together.
+pub const RANGES_GENERATIONS: usize = 16;
+/// Longest answer of the process that notes accesses: all ranges of hundreds of files.
+pub const RANGES_ANSWER: usize = 256 << 20;
+/// What is read of a file of `/proc` about a thread.
+pub const RANGES_TEXT: u64 = 16 << 10;
+/// Marked files that are looked whether they are gone, at the end of each generation.
+pub const RANGES_SWEEP: usize = 64;
 /// Most bytes of the log of one round while it is recorded; past it a scan is owed rather than a full disk.
 pub const LIVE_LOG: u64 = 256 << 20;
 /// A recorder that has not answered within so many milliseconds counts as dead: it has at most a queue of events

@@ -41,6 +41,8 @@ pub struct Event {
     pub names: Vec<Entry>,
     /// The object, by its handle.
     pub target: Option<Box<[u8]>>,
+    /// The same as the kernel gave it: it opens the object.
+    pub raw: Option<Box<[u8]>>,
 }
 
 impl Event {
@@ -52,6 +54,16 @@ impl Event {
     /// Whether bytes may have been written.
     pub const fn is_write(&self) -> bool {
         self.mask & (libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE) != 0
+    }
+
+    /// Whether bytes were written.
+    pub const fn is_modify(&self) -> bool {
+        self.mask & libc::FAN_MODIFY != 0
+    }
+
+    /// Whether somebody who could write it has closed it.
+    pub const fn is_close(&self) -> bool {
+        self.mask & libc::FAN_CLOSE_WRITE != 0
     }
 
     /// Whether it is about a directory.
@@ -84,7 +96,10 @@ fn parse_one(mut infos: &[u8], mask: u64, pid: i32) -> Result<Event, &'static st
         let info = infos.get(..len).filter(|_| len >= INFO_HEAD).ok_or("a record that ends early")?;
         infos = &infos[len..];
         match info[0] {
-            libc::FAN_EVENT_INFO_TYPE_FID => event.target = Some(handle(info)?.0),
+            libc::FAN_EVENT_INFO_TYPE_FID => {
+                event.raw = Some(raw_handle(info)?.0.into());
+                event.target = Some(handle(info)?.0);
+            }
             libc::FAN_EVENT_INFO_TYPE_DFID_NAME
             | libc::FAN_EVENT_INFO_TYPE_OLD_DFID_NAME
             | libc::FAN_EVENT_INFO_TYPE_NEW_DFID_NAME => {
@@ -101,6 +116,13 @@ fn parse_one(mut infos: &[u8], mask: u64, pid: i32) -> Result<Event, &'static st
 
 /// The handle of a record as [`super::handle`] writes it, and what follows.
 fn handle(info: &[u8]) -> Result<(Box<[u8]>, &[u8]), &'static str> {
+    let (mut identity, rest) = raw_handle(info)?;
+    forget_subvolume(&mut identity);
+    Ok((identity.into(), rest))
+}
+
+/// The same as it came.
+fn raw_handle(info: &[u8]) -> Result<(Vec<u8>, &[u8]), &'static str> {
     let head = info.get(HANDLE_AT..HANDLE_AT + 8).ok_or("a record that ends early")?;
     let len = get_u32(head, 0) as usize;
     let bytes =
@@ -110,8 +132,7 @@ fn handle(info: &[u8]) -> Result<(Box<[u8]>, &[u8]), &'static str> {
     }
     let mut identity = head[4..8].to_vec();
     identity.extend_from_slice(bytes);
-    forget_subvolume(&mut identity);
-    Ok((identity.into(), &info[HANDLE_AT + 8 + len..]))
+    Ok((identity, &info[HANDLE_AT + 8 + len..]))
 }
 
 /// A queue of events of a file system.

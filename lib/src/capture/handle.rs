@@ -5,7 +5,7 @@
 use crate::base::limits;
 use rustix::fs::Statx;
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// `MAX_HANDLE_SZ`.
 const HANDLE_MAX: usize = 128;
@@ -54,13 +54,52 @@ pub fn forget_subvolume(identity: &mut [u8]) {
     }
 }
 
+/// The handle of an open file as the kernel gives it, which [`open`] takes.
+pub fn raw(file: BorrowedFd<'_>) -> std::io::Result<Box<[u8]>> {
+    raw_handle(file, c"", libc::AT_EMPTY_PATH)
+}
+
 /// The identity of the file behind a path, which is followed: one of `/proc/PID/map_files`.
 pub fn identity_of_path(dir: BorrowedFd<'_>, path: &std::path::Path) -> std::io::Result<Box<[u8]>> {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     name_to_handle(dir, &path, libc::AT_SYMLINK_FOLLOW)
 }
 
+/// Opens the file that a handle names: four bytes of its type, then its own, as the kernel gave them. Errors: `ESTALE`
+/// if there is no such file any more.
+pub fn open(tree: BorrowedFd<'_>, raw: &[u8], flags: libc::c_int) -> std::io::Result<OwnedFd> {
+    let wrong = || std::io::Error::from_raw_os_error(libc::EINVAL);
+    let (kind, bytes) = raw.split_first_chunk().ok_or_else(wrong)?;
+    let mut handle = FileHandle {
+        bytes: bytes.len() as libc::c_uint,
+        kind: i32::from_le_bytes(*kind),
+        handle: [0; HANDLE_MAX],
+    };
+    handle.handle.get_mut(..bytes.len()).ok_or_else(wrong)?.copy_from_slice(bytes);
+    // SAFETY: the descriptor lives for the whole call; `handle` is laid out as `struct file_handle`, and the kernel
+    // reads as many bytes as it says, which are there.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            tree.as_raw_fd(),
+            &raw const handle,
+            flags | libc::O_CLOEXEC,
+        )
+    };
+    if done < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(done as libc::c_int) })
+}
+
 fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::io::Result<Box<[u8]>> {
+    let mut identity = raw_handle(dir, name, flags)?;
+    forget_subvolume(&mut identity);
+    Ok(identity)
+}
+
+fn raw_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::io::Result<Box<[u8]>> {
     let mut handle = FileHandle { bytes: HANDLE_MAX as libc::c_uint, kind: 0, handle: [0; HANDLE_MAX] };
     let mut mount: libc::c_int = 0;
     // SAFETY: the descriptor and the string live for the whole call; `handle` is laid out as `struct file_handle`
@@ -80,6 +119,5 @@ fn name_to_handle(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> std::
     }
     let mut bytes = handle.kind.to_le_bytes().to_vec();
     bytes.extend_from_slice(&handle.handle[..HANDLE_MAX.min(handle.bytes as usize)]);
-    forget_subvolume(&mut bytes);
     Ok(bytes.into())
 }

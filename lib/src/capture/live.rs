@@ -52,7 +52,7 @@ pub fn socket_path(dir: &Path) -> Result<(File, PathBuf)> {
 }
 
 /// What a recorder says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Answer {
     /// `cfor-recorder/1`
@@ -68,6 +68,41 @@ pub struct Answer {
     /// Why what it writes is not complete.
     #[serde(default)]
     pub lost: Option<String>,
+    /// How it sees byte ranges of big files; nothing if it was told not to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<RangesAnswer>,
+}
+
+/// How a recorder sees byte ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RangesAnswer {
+    /// Of files of at least so many bytes.
+    pub from: u64,
+    /// Files that are marked.
+    pub files: usize,
+    /// Files of these whose ranges are believed; the others are read whole if they are written to.
+    pub believed: usize,
+    /// The process that notes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off: Option<String>,
+}
+
+impl std::fmt::Display for RangesAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let from = crate::base::units::show_size(self.from);
+        match &self.off {
+            Some(why) => write!(f, "no byte ranges: {why}"),
+            None => write!(
+                f,
+                "byte ranges of files of {from} and more: {} of {} known",
+                self.believed, self.files
+            ),
+        }
+    }
 }
 
 /// Milliseconds since the machine started, the same for all processes.

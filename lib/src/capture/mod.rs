@@ -5,14 +5,17 @@
 //! - [`apply`] makes a standby identical, [`standby`] keeps its side;
 //! - [`verify`] compares trees and manifests;
 //! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
+//! - [`big`] has ranges of big files, which [`noter`] notes in a process of its own.
 //! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
 //! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
 
+pub mod access;
 pub mod afar;
 pub mod apply;
 pub mod barrier;
+pub mod big;
 pub mod btrfs;
 pub mod clones;
 pub mod contents;
@@ -24,9 +27,13 @@ pub mod follow;
 pub mod handle;
 pub mod inspect;
 pub mod kept;
+pub mod lease;
 pub mod live;
 pub mod mapped;
+pub mod noted;
+pub mod noter;
 pub mod parts;
+pub mod permission;
 pub mod places;
 pub mod plan;
 pub mod record;

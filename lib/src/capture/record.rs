@@ -1,7 +1,8 @@
 //! The recorder: events in, records out. One thread, one queue, no clock in its decisions.
 
+use super::big::{Big, BigOptions, Taken};
 use super::fanotify::{Event, Queue};
-use super::live::{Answer, LOCK, SOCKET, identity, live_path, rotation, socket_path};
+use super::live::{Answer, LOCK, RangesAnswer, SOCKET, identity, live_path, rotation, socket_path};
 use super::root::Root;
 use super::store;
 use crate::base::{Class, Error, Id, Result, limits};
@@ -10,7 +11,7 @@ use crate::fslog::meta::differs;
 use crate::fslog::record::{Identity, Lost};
 use crate::fslog::{Kind, ObjectId, Record, Round, logfile};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -25,6 +26,10 @@ const QUESTION: Duration = Duration::from_secs(2);
 
 /// Bit of [`Record::All`]: a backend that sees no ranges saw a write.
 pub const WRITTEN: u32 = 1;
+/// The file is, or was, mapped so that it may be stored into.
+pub const MAPPED: u32 = 2;
+/// Its ranges are not known: by descriptors of before it was marked, or because nobody notes them any more.
+pub const BLIND: u32 = 4;
 
 /// The number of an object in a live log: the beginning of the digest of its handle. Two objects with one number
 /// are both looked at.
@@ -33,8 +38,8 @@ pub fn number_of(handle: &[u8]) -> ObjectId {
     ObjectId(crate::device::fields::get_u64(digest.as_bytes(), 0))
 }
 
-/// The records of an event.
-pub fn records_of(event: &Event) -> Vec<Record> {
+/// The records of an event. With `noted` the ranges of a write are noted elsewhere.
+pub fn records_of(event: &Event, noted: bool) -> Vec<Record> {
     if event.is_overflow() {
         return vec![Record::Lost { why: Lost::Overflow }];
     }
@@ -57,7 +62,7 @@ pub fn records_of(event: &Event) -> Vec<Record> {
     }
     for id in touched {
         let mask = differs::MODE | differs::OWNER | differs::TIMES | differs::XATTRS;
-        records.push(if event.is_write() {
+        records.push(if event.is_write() && !noted {
             Record::All { id, why: WRITTEN }
         } else {
             Record::Meta { id, mask }
@@ -143,6 +148,44 @@ impl Log {
     }
 }
 
+const BIG_GONE: &str = "byte ranges: the noting process is gone";
+
+/// Starts to see ranges, or finds out why not.
+fn start(tree: &Root, options: Option<BigOptions>) -> Result<(Option<Big>, Option<RangesAnswer>)> {
+    let Some(options) = options else { return Ok((None, None)) };
+    let mut answer = RangesAnswer { from: options.least, ..RangesAnswer::default() };
+    match Big::start(tree, options)? {
+        Ok(mut big) => {
+            // What is not marked now is once it was written.
+            let marked = big.mark_tree(tree);
+            if big.is_gone() {
+                marked?;
+            }
+            Ok((Some(big), Some(answer)))
+        }
+        Err(why) => {
+            answer.off = Some(why);
+            Ok((None, Some(answer)))
+        }
+    }
+}
+
+/// Whether the ranges of an event are noted. Files that were closed, and are not noted, are to be looked at.
+fn note(big: &mut Big, event: &Event, closed: &mut BTreeSet<Box<[u8]>>) -> bool {
+    let Some(target) = event.target.as_ref().filter(|_| !event.is_dir()) else { return false };
+    let noted = big.is_noted(target, event.pid, event.is_modify());
+    if !noted
+        && event.is_write()
+        && let Some(raw) = &event.raw
+    {
+        big.wrote(target, raw);
+        if event.is_close() {
+            closed.insert(target.clone());
+        }
+    }
+    noted
+}
+
 /// A recorder that runs.
 pub struct Recorder {
     dir: PathBuf,
@@ -152,6 +195,10 @@ pub struct Recorder {
     root: String,
     events: u64,
     pid: i32,
+    big: Option<Big>,
+    ranges: Option<RangesAnswer>,
+    /// What a person is to be told.
+    news: Option<String>,
     /// Held as long as it lives.
     _lock: File,
     _root: Root,
@@ -159,7 +206,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins to record the file system that a tree is on. Errors: class `Busy` if another one records into `dir`.
-    pub fn open(at: &Path, dir: &Path) -> Result<Self> {
+    pub fn open(at: &Path, dir: &Path, ranges: Option<BigOptions>) -> Result<Self> {
         super::apply::check_apart(at, dir)?;
         match std::fs::DirBuilder::new().mode(0o700).create(dir) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => {
@@ -182,8 +229,12 @@ impl Recorder {
         let round = store::rounds(dir)?.last().copied().unwrap_or(0);
         let log = Log::open(dir, round, true)?;
         let listener = listen(dir)?;
+        let (big, ranges) = start(&tree, ranges)?;
         Ok(Self {
             dir: dir.to_owned(),
+            big,
+            ranges,
+            news: None,
             queue,
             log,
             listener,
@@ -197,6 +248,23 @@ impl Recorder {
 
     /// Takes everything that is in the queue now.
     fn drain(&mut self) -> Result<()> {
+        let mut quiet = Vec::new();
+        loop {
+            let closed = self.empty()?;
+            // What these had was in the queue when they were found quiet, and is in the log by now.
+            if let Some(big) = &mut self.big {
+                big.believe(&quiet);
+            }
+            if closed.is_empty() {
+                return Ok(());
+            }
+            quiet = self.with_big(|big| big.look(Some(&closed)))?.unwrap_or_default();
+        }
+    }
+
+    /// Writes what is in the queue into the log, and gives which files were closed.
+    fn empty(&mut self) -> Result<BTreeSet<Box<[u8]>>> {
+        let mut closed = BTreeSet::new();
         loop {
             let events = match self.queue.read() {
                 Ok(events) => events,
@@ -207,17 +275,75 @@ impl Recorder {
                 Err(error) => return Err(error),
             };
             if events.is_empty() {
-                return Ok(());
+                return Ok(closed);
             }
             self.events += events.len() as u64;
+            let mut records = Vec::new();
             // What the recorder itself writes, on the same file system perhaps, is no change of the tree.
-            let others = events.iter().filter(|event| event.pid != self.pid);
-            let records: Vec<_> = others.flat_map(records_of).collect();
+            for event in events.iter().filter(|event| event.pid != self.pid) {
+                let noted = self.big.as_mut().is_some_and(|big| note(big, event, &mut closed));
+                records.extend(records_of(event, noted));
+            }
             self.log.add(&records)?;
         }
     }
 
-    fn answer(&self) -> Answer {
+    /// Does something with the ranges. If that fails there are none any more, and the log says what is not known.
+    fn with_big<T>(&mut self, work: impl FnOnce(&mut Big) -> Result<T>) -> Result<Option<T>> {
+        let Some(mut big) = self.big.take() else { return Ok(None) };
+        let error = match work(&mut big) {
+            Ok(done) => {
+                self.big = Some(big);
+                return Ok(Some(done));
+            }
+            Err(error) => error,
+        };
+        self.log.add(&big.give_up())?;
+        let why = error.message;
+        if let Some(ranges) = &mut self.ranges {
+            ranges.off = Some(why.clone());
+        }
+        self.news = Some(format!("{why}: big files are read whole from now on"));
+        Ok(None)
+    }
+
+    /// Ends the generation, and begins that of a round.
+    fn rotate(&mut self, number: u64, late: bool) -> Result<()> {
+        let quiet = self.with_big(|big| big.look(None))?.unwrap_or_default();
+        self.empty()?;
+        if let Some(big) = &mut self.big {
+            big.believe(&quiet);
+        }
+        let taken = self.take()?;
+        self.log.close()?;
+        self.log = Log::open(&self.dir, number, late)?;
+        if let Some(taken) = taken {
+            self.with_big(|big| big.settle(&taken))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was noted in this generation into the log.
+    fn take(&mut self) -> Result<Option<Taken>> {
+        let Some(mut taken) = self.with_big(Big::take)? else { return Ok(None) };
+        self.empty()?;
+        if let Some(records) = self.with_big(|big| big.records(&mut taken))? {
+            self.log.add(&records)?;
+        }
+        Ok(Some(taken))
+    }
+
+    fn ranges(&self) -> Option<RangesAnswer> {
+        let mut ranges = self.ranges.clone();
+        if let (Some(ranges), Some(big)) = (&mut ranges, &self.big) {
+            (ranges.files, ranges.believed) = big.counts();
+            ranges.process = Some(big.process());
+        }
+        ranges
+    }
+
+    /// What it says of itself.
+    pub fn answer(&self) -> Answer {
         Answer {
             schema: "cfor-recorder/1".to_owned(),
             backend: "fanotify".to_owned(),
@@ -225,6 +351,7 @@ impl Recorder {
             root: self.root.clone(),
             events: self.events,
             lost: self.log.lost.map(|why| why.to_string()),
+            ranges: self.ranges(),
         }
     }
 
@@ -241,8 +368,7 @@ impl Recorder {
         self.drain()?;
         if let Some((number, late)) = rotation(&line) {
             if number > self.log.round {
-                self.log.close()?;
-                self.log = Log::open(&self.dir, number, late)?;
+                self.rotate(number, late)?;
             }
         } else if line.trim() != "status" {
             return Ok(());
@@ -256,8 +382,15 @@ impl Recorder {
         Ok(())
     }
 
-    /// Records until `end` says so; then what is in the queue is written, and the generation closed.
-    pub fn run(mut self, mut end: impl FnMut() -> bool) -> Result<()> {
+    /// Notices that the noting process is gone.
+    fn check_big(&mut self) -> Result<()> {
+        let gone = |big: &mut Big| if big.is_gone() { Err(Error::new(Class::Io, BIG_GONE)) } else { Ok(()) };
+        self.with_big(gone).map(drop)
+    }
+
+    /// Records until `end` says so; then what is in the queue is written, and the generation closed. `tell` is for
+    /// people.
+    pub fn run(mut self, mut end: impl FnMut() -> bool, mut tell: impl FnMut(&str)) -> Result<()> {
         loop {
             let mut fds =
                 [PollFd::new(&self.queue, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
@@ -270,8 +403,13 @@ impl Recorder {
             if asked && let Ok((stream, _)) = self.listener.accept() {
                 self.serve(&stream)?;
             }
+            self.check_big()?;
+            if let Some(news) = self.news.take() {
+                tell(&news);
+            }
             if end() {
                 self.drain()?;
+                self.take()?;
                 return self.log.close();
             }
         }

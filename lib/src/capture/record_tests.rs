@@ -3,12 +3,12 @@ use crate::fslog::State;
 
 fn event(mask: u64, names: &[(&[u8], &[u8])], target: Option<&[u8]>) -> Event {
     let names = names.iter().map(|(dir, name)| ((*dir).into(), (*name).into())).collect();
-    Event { mask, pid: 1, names, target: target.map(Into::into) }
+    Event { mask, pid: 1, names, target: target.map(Into::into), raw: None }
 }
 
 fn folded(events: &[Event]) -> State {
     let mut state = State::default();
-    events.iter().flat_map(records_of).for_each(|record| state.add(&record));
+    events.iter().flat_map(|event| records_of(event, false)).for_each(|record| state.add(&record));
     state
 }
 
@@ -33,7 +33,7 @@ fn an_event_names_what_is_to_be_looked_at() {
 fn a_live_log_holds_everything_once_and_knows_its_gaps() {
     let dir = tempfile::tempdir().expect("dir");
     let write = |log: &mut Log, name: &[u8]| {
-        log.add(&records_of(&event(libc::FAN_CREATE, &[(b"dir", name)], Some(b"file")))).expect("add");
+        log.add(&records_of(&event(libc::FAN_CREATE, &[(b"dir", name)], Some(b"file")), false)).expect("add");
     };
     let mut log = Log::open(dir.path(), 3, true).expect("log");
     write(&mut log, b"a");

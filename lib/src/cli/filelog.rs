@@ -102,6 +102,8 @@ struct Stat {
     #[serde(skip_serializing_if = "Option::is_none")]
     recorder: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ranges: Option<live::RangesAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     applying: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rounds: Vec<u64>,
@@ -153,6 +155,9 @@ impl Stat {
         if let Some(recorder) = &self.recorder {
             add("recorder:", recorder.clone());
         }
+        if let Some(ranges) = &self.ranges {
+            add("with", ranges.to_string());
+        }
         for why in &self.lost {
             add("lost:", why.clone());
         }
@@ -166,7 +171,10 @@ fn stat_dir(path: &Path, stat: &mut Stat) -> Result<()> {
     let acknowledged = store::acknowledged(path)?;
     stat.acknowledged = acknowledged.into_iter().map(|(name, round)| (name, round.to_string())).collect();
     stat.recorder = match live::ask(path, "status") {
-        Ok(Some(answer)) => Some(format!("{}, {} events", answer.backend, answer.events)),
+        Ok(Some(answer)) => {
+            stat.ranges = answer.ranges;
+            Some(format!("{}, {} events", answer.backend, answer.events))
+        }
         Ok(None) if path.join(live::SOCKET).exists() => Some("dead: a scan is owed".to_owned()),
         Ok(None) => None,
         Err(error) => Some(error.message),

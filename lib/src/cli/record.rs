@@ -1,7 +1,9 @@
 //! `cfor-log record`: sees changes as they happen, until it is told to end, or as long as a command runs.
 
-use super::output;
+use super::{output, value};
 use crate::base::{Class, Error, Result};
+use crate::capture::big::BigOptions;
+use crate::capture::noter;
 use crate::capture::record::Recorder;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -29,6 +31,12 @@ pub struct RecordArgs {
     /// What sees the changes
     #[arg(long, value_enum, default_value_t = Backend::Fanotify)]
     backend: Backend,
+    /// See byte ranges of files of at least this size: dumps read these, not the whole file; 0 for none
+    #[arg(long, value_name = "SIZE", value_parser = value::size, default_value = "256M")]
+    ranges: u64,
+    /// Print one JSON document when recording has begun
+    #[arg(long)]
+    json: bool,
     /// Record as long as this command runs, and end as it ends
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -39,15 +47,23 @@ pub fn record(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
     let Backend::Fanotify = args.backend;
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|e| Error::os(Class::Internal, "signals", "taking them", e))?;
-    let recorder = Recorder::open(&args.root, &args.log)?;
+    let mut noter = Command::new("/proc/self/exe");
+    noter.arg(NOTER);
+    let ranges = (args.ranges > 0).then_some(BigOptions { least: args.ranges, noter });
+    let recorder = Recorder::open(&args.root, &args.log, ranges)?;
+    let (root, log) = (args.root.display(), args.log.display());
+    if args.json {
+        output::print_json(&recorder.answer())?;
+    }
     if !quiet {
-        output::tell(&format!("{}: recording into {}\n", args.root.display(), args.log.display()));
+        let ranges = recorder.answer().ranges.map(|ranges| format!("; {ranges}"));
+        output::tell(&format!("{root}: recording into {log}{}\n", ranges.unwrap_or_default()));
     }
     // Whoever started it may not be systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut child = start(&args.command)?;
     let (mut signal, mut status): (Option<i32>, Option<ExitStatus>) = (None, None);
-    recorder.run(|| {
+    let end = || {
         for caught in signals.pending() {
             match &child {
                 // The command is told, and ends or not; what it does until then is recorded.
@@ -61,7 +77,9 @@ pub fn record(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
             status = Some(ended);
         }
         signal.is_some() || status.is_some()
-    })?;
+    };
+    // Not less than an error, so it is told to who wants quiet too.
+    recorder.run(end, |news| output::tell(&format!("cfor-log: {root}: {news}\n")))?;
     let signal = signal.or_else(|| status.and_then(|status| status.signal()));
     if let Some(signal) = signal {
         // It fails only for signals that do not end a process.
@@ -71,6 +89,18 @@ pub fn record(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
         None | Some(0) => Ok(()),
         Some(code) => std::process::exit(code),
     }
+}
+
+/// The verb that [`note`] is; nobody types it.
+pub const NOTER: &str = "note-ranges";
+
+/// `cfor-log note-ranges`: the process that a recorder starts to note accesses to big files.
+pub fn note() -> anyhow::Result<()> {
+    let input = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+    let input = input.map_err(|e| Error::io("standard input", "taking it", e))?;
+    rustix::net::sockopt::socket_domain(&input)
+        .map_err(|_| Error::new(Class::Usage, "note-ranges: only cfor-log record starts it"))?;
+    Ok(noter::run(input.into())?)
 }
 
 fn start(command: &[OsString]) -> Result<Option<Child>> {

@@ -3,7 +3,7 @@
 
 use super::index::Index;
 use super::meta::{Kind, differs};
-use super::state::{NO_LIMIT, State};
+use super::state::{KNOWN, State};
 use super::{ObjectId, show_path};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,7 +107,7 @@ pub fn of_log(state: &State) -> Vec<Operation> {
         }
         if file.why != 0 {
             list.push(Operation::All { path: path(*id), why: file.why });
-        } else if file.limit != NO_LIMIT {
+        } else if file.limit < KNOWN {
             list.push(Operation::Truncate { path: path(*id), at: file.limit });
         }
         if file.meta != 0 {

@@ -90,6 +90,18 @@ pub fn encode(records: &[Record]) -> Vec<u8> {
     bytes
 }
 
+/// The records of bytes that [`encode`] made, all of them. Errors: class `Damaged`.
+pub fn records(object: &str, mut bytes: &[u8]) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let damaged = || Error::new(Class::Damaged, format!("{object}: reading records: a frame is damaged"));
+        let (kind, payload, rest) = next(bytes).ok_or_else(damaged)?;
+        records.push(Record::unpack(object, kind, payload)?);
+        bytes = rest;
+    }
+    Ok(records)
+}
+
 /// Reads a log file. A generation that is still open is not held against it.
 pub fn read(path: &Path) -> Result<Log> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), "reading it", e))?;

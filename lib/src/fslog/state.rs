@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// No limit was seen.
 pub const NO_LIMIT: u64 = u64::MAX;
+/// A limit that no file reaches: nothing but the ranges may have changed.
+pub const KNOWN: u64 = NO_LIMIT - 1;
 
 /// What may have changed of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
