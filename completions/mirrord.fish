@@ -56,7 +56,7 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l min-legs -d '
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l map-durability -d 'What marks survive: process (a kill) or power (a power cut) [default: process]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
-complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l spin -d 'With at most two requests in flight, ask the sockets for so long before sleeping [default: 0]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l spin -d 'With at most two requests in flight, ask the sockets for so long before sleeping [default: 20]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -s n -l dry-run -d 'Check everything, print what would be made, change nothing'
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l json -d 'Print what was made as JSON'
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l known-equal -d 'All legs hold the same data already'
@@ -76,7 +76,7 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l min-legs -d 'R
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-block -d 'A bit of a map stands for so many bytes [default: 64K]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l map-durability -d 'What marks survive: process (a kill) or power (a power cut) [default: process]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l read-policy -d 'Which leg answers reads: local, least-pending, round-robin [default: local]' -r
-complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l spin -d 'With at most two requests in flight, ask the sockets for so long before sleeping [default: 0]' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l spin -d 'With at most two requests in flight, ask the sockets for so long before sleeping [default: 20]' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l ephemeral -d 'A throw-away mirror of the legs that are given: nothing is stored'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -s s -l stdio -d 'One client on standard input and output; stop when it has gone'
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l exit-with-parent -d 'Stop when the process that started this one ends'

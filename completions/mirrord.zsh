@@ -46,7 +46,7 @@ _arguments "${_arguments_options[@]}" : \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--map-durability=[What marks survive\: process (a kill) or power (a power cut) \[default\: process\]]:DURABILITY:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
-'--spin=[With at most two requests in flight, ask the sockets for so long before sleeping \[default\: 0\]]:MICROSECONDS:_default' \
+'--spin=[With at most two requests in flight, ask the sockets for so long before sleeping \[default\: 20\]]:MICROSECONDS:_default' \
 '-n[Check everything, print what would be made, change nothing]' \
 '--dry-run[Check everything, print what would be made, change nothing]' \
 '--json[Print what was made as JSON]' \
@@ -74,7 +74,7 @@ _arguments "${_arguments_options[@]}" : \
 '--map-block=[A bit of a map stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--map-durability=[What marks survive\: process (a kill) or power (a power cut) \[default\: process\]]:DURABILITY:_default' \
 '--read-policy=[Which leg answers reads\: local, least-pending, round-robin \[default\: local\]]:POLICY:_default' \
-'--spin=[With at most two requests in flight, ask the sockets for so long before sleeping \[default\: 0\]]:MICROSECONDS:_default' \
+'--spin=[With at most two requests in flight, ask the sockets for so long before sleeping \[default\: 20\]]:MICROSECONDS:_default' \
 '--ephemeral[A throw-away mirror of the legs that are given\: nothing is stored]' \
 '(--listen --unix)-s[One client on standard input and output; stop when it has gone]' \
 '(--listen --unix)--stdio[One client on standard input and output; stop when it has gone]' \

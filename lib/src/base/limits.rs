@@ -66,6 +66,8 @@ pub const KEEPALIVE: (u64, u64, u32) = (15, 5, 3);
 /// Longest time, in microseconds, for which a loop without much to do asks before it sleeps: what a wake-up costs,
 /// many times over.
 pub const SPIN_US: u64 = 100;
+/// The same if nobody says anything: two wake-ups and the work between them.
+pub const SPIN_DEFAULT_US: u64 = 20;
 /// What a Unix socket to a server holds, in bytes: a large request, and those behind it.
 pub const UNIX_SEND_BUFFER: usize = 2 << 20;
 /// Longest wait, in milliseconds, for another process that is just opening a listener in the same directory.

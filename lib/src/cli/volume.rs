@@ -59,7 +59,7 @@ pub struct VolumeArgs {
     /// Which leg answers reads: local, least-pending, round-robin [default: local]
     #[arg(long, value_name = "POLICY")]
     read_policy: Option<ReadPolicy>,
-    /// With at most two requests in flight, ask the sockets for so long before sleeping [default: 0]
+    /// With at most two requests in flight, ask the sockets for so long before sleeping [default: 20]
     #[arg(long, value_name = "MICROSECONDS")]
     spin: Option<u64>,
 }

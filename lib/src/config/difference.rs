@@ -121,7 +121,7 @@ mod tests {
                 with(legs, |c| c.read_policy = ReadPolicy::RoundRobin),
                 &["read-policy: local, now round-robin"],
             ),
-            (with(legs, |c| c.spin_us = 10), &["spin: 0, now 10"]),
+            (with(legs, |c| c.spin_us = 10), &["spin: 20, now 10"]),
             (with(&["a=/x"], |_| ()), &[]),
         ];
         for (new, texts) in table {

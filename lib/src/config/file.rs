@@ -119,9 +119,7 @@ pub fn to_toml(name: &Name, config: &VolumeConfig) -> String {
     lines.push(format!("map-block = {}", BlockSize::bytes(config.map_block)));
     lines.push(format!("map-durability = \"{}\"", config.map_durability));
     lines.push(format!("read-policy = \"{}\"", config.read_policy));
-    if config.spin_us > 0 {
-        lines.push(format!("spin = {}", config.spin_us));
-    }
+    lines.push(format!("spin = {}", config.spin_us));
     for leg in &config.legs {
         lines.push(String::new());
         lines.push(format!("[[volume.{}.leg]]", quoted(name.as_str())));

@@ -1,7 +1,7 @@
 //! Flags over file over what `create` stored. Pure.
 
 use super::{MapDurability, ReadPolicy, Settings, VolumeConfig};
-use crate::base::{BlockSize, Class, Error, Result};
+use crate::base::{BlockSize, Class, Error, Result, limits};
 use crate::leg::{LegSpec, LegText};
 
 /// The configuration of a volume from up to three writings, the strongest first.
@@ -98,7 +98,7 @@ fn lay(
             .or(file.read_policy)
             .or(stored.read_policy)
             .unwrap_or(ReadPolicy::Local),
-        spin_us: flags.spin_us.or(file.spin_us).or(stored.spin_us).unwrap_or(0),
+        spin_us: flags.spin_us.or(file.spin_us).or(stored.spin_us).unwrap_or(limits::SPIN_DEFAULT_US),
         legs,
     })
 }

@@ -81,7 +81,8 @@ pub struct VolumeConfig {
     pub map_durability: MapDurability,
     /// Which leg answers a read.
     pub read_policy: ReadPolicy,
-    /// With at most two requests in flight, sockets are asked for so many microseconds before the loop sleeps.
+    /// With at most two requests in flight, sockets are asked for at most so many microseconds before the loop
+    /// sleeps, as long as that pays.
     pub spin_us: u64,
     /// In the order of preference.
     pub legs: Vec<LegSpec>,
@@ -101,7 +102,7 @@ impl VolumeConfig {
             map_block: BlockSize::DEFAULT,
             map_durability: MapDurability::Process,
             read_policy: ReadPolicy::Local,
-            spin_us: 0,
+            spin_us: limits::SPIN_DEFAULT_US,
             legs,
         }
     }

@@ -26,6 +26,7 @@ mod reload;
 mod remote;
 mod report;
 mod slab;
+mod spin;
 mod trackers;
 mod verify;
 mod vouch;
@@ -191,6 +192,9 @@ struct Driver<'a> {
     now: Instant,
     epoll: OwnedFd,
     clock: OwnedFd,
+    patience: spin::Patience,
+    /// There are other processors for those who are waited for.
+    may_spin: bool,
     pool: Pool,
     results: Results<Completion>,
     io_workers: Workers<Completion>,
@@ -353,6 +357,8 @@ impl<'a> Driver<'a> {
             now,
             epoll,
             clock,
+            patience: spin::Patience::default(),
+            may_spin: std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
             pool,
             results,
             doors: setup.doors,
@@ -436,22 +442,25 @@ impl<'a> Driver<'a> {
 
     /// Asks the sockets for a while, where a wake-up would cost more than what is awaited. Says whether something
     /// came.
-    fn spin(&self, ready: &mut Vec<epoll::Event>) -> bool {
-        if self.config.spin_us == 0 || self.totals.requests > SPIN_REQUESTS || self.clients.len() == 0 {
+    fn spin(&mut self, ready: &mut Vec<epoll::Event>) -> bool {
+        let quiet = self.totals.requests <= SPIN_REQUESTS && self.clients.len() > 0;
+        if self.config.spin_us == 0 || !self.may_spin || !quiet || !self.patience.is_worth_it() {
             return false;
         }
         let end = Instant::now() + Duration::from_micros(self.config.spin_us);
-        loop {
+        let came = loop {
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), Some(&milliseconds(0))) {
                 Ok(0) if Instant::now() < end => {}
                 // What is wrong will be found by the wait that follows.
-                Ok(0) | Err(_) => return false,
-                Ok(_) => return true,
+                Ok(0) | Err(_) => break false,
+                Ok(_) => break true,
             }
-        }
+        };
+        self.patience.learn(came);
+        came
     }
 
-    fn wait(&self, ready: &mut Vec<epoll::Event>) -> Result<()> {
+    fn wait(&mut self, ready: &mut Vec<epoll::Event>) -> Result<()> {
         if self.spin(ready) {
             return Ok(());
         }
