@@ -20,8 +20,9 @@ const SUSPICION: u32 = 8;
 const CERTAIN: u32 = 3 * SUSPICION - 4;
 /// So long everything goes to workers then.
 const AFTER_SLOW: Duration = Duration::from_millis(250);
-/// Longer requests go to workers: copying so much would hold everybody else up.
-const AT_ONCE: u64 = 2 << 20;
+/// Longer requests go to workers: copying so much would hold everybody else up, and while one is copied between
+/// the page cache and a buffer, another is copied between a buffer and a socket.
+const AT_ONCE: u64 = 256 << 10;
 /// The same for zeroes, which mostly are made without copying.
 const ZEROES_AT_ONCE: u64 = 64 << 20;
 /// Extents asked for at a time: more are told in the next request.
