@@ -49,6 +49,7 @@ const TARGETS: &[Target] = &[
     ("record", disk::record, disk::records),
     ("map-header", disk::map_header, disk::map_headers),
     ("btrfs-send", disk::stream, disk::stream_seeds),
+    ("btrfs-receive", disk::received, disk::received_seeds),
 ];
 
 /// Longest input.

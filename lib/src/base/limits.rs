@@ -288,6 +288,11 @@ pub const LIVE_LOG: u64 = 256 << 20;
 pub const RECORDER_REPLY_MS: u64 = 20_000;
 /// Longest command of a stream of `btrfs send`: the kernel's buffer for one is 64 KiB, with compressed data 144 KiB.
 pub const SENT_COMMAND: usize = 256 << 10;
+/// Longest extent that a command of it has in packed form (`BTRFS_MAX_COMPRESSED` unpacked).
+pub const SENT_EXTENT: usize = 128 << 10;
+/// Most pieces of files that the clones of one stream of btrfs send make beyond one for each of its commands, some 50 bytes
+/// of memory each: a clone of a file onto its own end doubles its pieces, so that forty commands could ask for any number.
+pub const SENT_PIECES: usize = 1 << 22;
 /// Snapshots of rounds that no standby has acknowledged yet; past it the oldest goes, and a scan is owed. They hold on
 /// to the space of what was overwritten since.
 pub const SNAPSHOTS_KEPT: usize = 4;

@@ -1,7 +1,7 @@
 //! Makes a standby identical to the tree that a dump was taken of.
 //!
 //! 1. The state is locked. An apply that was begun and not committed is done again first.
-//! 2. The dump is spooled and synced, then read whole: frames, digest, base round, and that it leads to a tree.
+//! 2. The dump is spooled and synced (of a stream of btrfs send one is made: [`super::receive`]), then read whole: frames, digest, base round, and that it leads to a tree.
 //! 3. What root must be careful with is refused unless it is allowed; so is a tree that others changed.
 //! 4. `applying` is written and synced. From here on the standby is not promotable.
 //! 5. The steps of [`super::steps`].
@@ -14,6 +14,7 @@
 use super::barrier::Barrier;
 use super::places::Places;
 use super::plan::Plan;
+use super::receive::{self, Incoming, take_in};
 use super::root::Root;
 use super::scan::begin;
 use super::scan::now;
@@ -110,13 +111,16 @@ pub fn apply(
     }
     let Some((object, input)) = input else { return Ok(report) };
     options.watch.enter(Phase::Spool, 0);
-    let spool = standby.spool(object, input, &options.watch)?;
     let redone = report.redone;
+    let held = ApplyReport { redone, ..ApplyReport::at(base.round) };
+    let Incoming::Dump(spool) = take_in(options, &root, &standby, &base, (object, input))? else {
+        return Ok(held);
+    };
     let plan = match read_plan(object, &spool, &base) {
         Ok(Some(plan)) => plan,
         Ok(None) => {
             standby.refuse()?;
-            return Ok(ApplyReport { redone, ..ApplyReport::at(base.round) });
+            return Ok(held);
         }
         Err(error) => {
             standby.refuse()?;
@@ -125,7 +129,7 @@ pub fn apply(
     };
     let mut barrier = Barrier::new(options.barrier.as_deref(), "restore", facts(options, plan.round));
     barrier.enter()?;
-    if let Err(error) = check_leave(options, &plan).and_then(|()| check_unedited(&root, &base)) {
+    if let Err(error) = check_leave(options, plan.privilege()).and_then(|()| check_unedited(&root, &base)) {
         standby.refuse()?;
         return Err(error);
     }
@@ -141,7 +145,7 @@ pub fn apply(
 pub fn plan(options: &ApplyOptions, object: &str, input: &mut dyn Read) -> Result<ApplyReport> {
     check_apart(&options.root, &options.log)?;
     let root = Root::open(&options.root)?;
-    let mut base = Index::empty(Id::NONE);
+    let (mut base, mut held) = (Index::empty(Id::NONE), None);
     if options.log.exists() {
         let standby = Standby::open(&options.log)?;
         if let Some(round) = standby.applying()? {
@@ -153,12 +157,20 @@ pub fn plan(options: &ApplyOptions, object: &str, input: &mut dyn Read) -> Resul
             return Err(Error::new(Class::Refused, text).hint("cfor-log apply --redo"));
         }
         base = standby.index()?.unwrap_or(base);
+        held = standby.snapshot_of(base.round)?;
     }
     options.watch.enter(Phase::Spool, 0);
-    let plan = Plan::read(object, BufReader::with_capacity(1 << 20, input), &base)?;
-    check_leave(options, &plan)?;
+    let (begin, is_stream) = receive::peek(object, input)?;
+    let mut input = begin.as_slice().chain(input);
+    let (report, careful) = if is_stream {
+        receive::plan(&base, held, (object, &mut input), &options.watch)?
+    } else {
+        let plan = Plan::read(object, BufReader::with_capacity(1 << 20, input), &base)?;
+        (ApplyReport::of(&plan), plan.privilege())
+    };
+    check_leave(options, careful)?;
     check_unedited(&root, &base)?;
-    Ok(ApplyReport::of(&plan))
+    Ok(report)
 }
 
 fn facts(options: &ApplyOptions, round: Round) -> Vec<(&'static str, String)> {
@@ -193,8 +205,11 @@ fn read_plan(object: &str, spool: &File, base: &Index) -> Result<Option<Plan>> {
     }
 }
 
-fn check_leave(options: &ApplyOptions, plan: &Plan) -> Result<()> {
-    let Some((path, why)) = plan.privilege().filter(|_| !options.privileged) else { return Ok(()) };
+/// Something that root must be careful with: its path, and what it is.
+pub type Careful = (Vec<u8>, String);
+
+fn check_leave(options: &ApplyOptions, careful: Option<Careful>) -> Result<()> {
+    let Some((path, why)) = careful.filter(|_| !options.privileged) else { return Ok(()) };
     let path = crate::fslog::show_path(&path);
     let text = format!("{}/{path}: applying: it {why}, and nobody allowed that", options.root.display());
     Err(Error::new(Class::Refused, text).hint("cfor-log apply --privileged"))

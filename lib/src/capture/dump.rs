@@ -124,18 +124,18 @@ pub struct DumpReport {
 }
 
 /// The stream that a scan writes.
-struct Writer<'a, W: Write> {
-    frames: FrameWriter<W>,
+pub(super) struct Writer<'a, W: Write> {
+    pub(super) frames: FrameWriter<W>,
     base: &'a Index,
     file: ObjectId,
     told: BTreeSet<ObjectId>,
     data: u64,
-    number: u64,
+    pub(super) number: u64,
 }
 
 impl<'a, W: Write> Writer<'a, W> {
     /// The stream from a base to a tree that was walked.
-    fn new(base: &'a Index, fresh: &Index, number: u64, object: &str, out: W) -> Result<Self> {
+    pub(super) fn new(base: &'a Index, fresh: &Index, number: u64, object: &str, out: W) -> Result<Self> {
         let (tree, options, time) = (base.tree, fresh.options, fresh.time);
         let header = Header { magic: Magic::Dump, options, tree, base: base.round, round: number, time };
         let frames = FrameWriter::new(object, out, &header)?;
@@ -339,7 +339,11 @@ fn read<W: Write>(
 }
 
 /// The names, and what is gone; hints for people about the directories.
-fn write_names<W: Write>(writer: &mut Writer<'_, W>, index: &Index, difference: &Difference) -> Result<()> {
+pub(super) fn write_names<W: Write>(
+    writer: &mut Writer<'_, W>,
+    index: &Index,
+    difference: &Difference,
+) -> Result<()> {
     let (old, new) = (writer.base.names(), index.names());
     let dirs: BTreeSet<_> =
         difference.named.keys().chain(difference.unnamed.keys()).map(|(dir, _)| *dir).collect();

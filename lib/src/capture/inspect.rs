@@ -131,7 +131,9 @@ pub fn open_quiet(dir: BorrowedFd<'_>, name: &[u8], kind: Kind) -> io::Result<st
 pub fn is_kept(name: &[u8], options: u32) -> bool {
     let usual = name.starts_with(b"user.")
         || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default" | b"security.capability");
-    let privileged = name.starts_with(b"trusted.") || name.starts_with(b"security.");
+    // XFS shows its ACLs a second time, to root, in a form of its own.
+    let privileged = name.starts_with(b"trusted.") && !name.starts_with(b"trusted.SGI_ACL_")
+        || name.starts_with(b"security.");
     usual || options & PRIVILEGED != 0 && privileged
 }
 

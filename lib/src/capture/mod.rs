@@ -7,6 +7,7 @@
 //! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
 //! - [`big`] has ranges of big files, which [`noter`] notes in a process of its own.
 //! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
+//! - [`receive`] makes dumps of what `btrfs send` wrote.
 //! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
@@ -36,6 +37,8 @@ pub mod parts;
 pub mod permission;
 pub mod places;
 pub mod plan;
+pub mod receive;
+pub mod received;
 pub mod record;
 pub mod replay;
 pub mod restore;

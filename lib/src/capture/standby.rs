@@ -6,6 +6,8 @@
 //! DIR/spool       a dump that is being applied, whole
 //! DIR/applying    there is a dump that was begun and not committed: its round
 //! DIR/staged      the identities of its new objects, once all of them are in the stage
+//! DIR/received    a stream of btrfs send that is being turned into a dump ([`super::receive`])
+//! DIR/snapshots   the snapshots that rounds were received as, a line each: NUMBER:DIGEST UUID TRANSACTION
 //! ```
 
 use super::record::hex;
@@ -13,6 +15,7 @@ use super::store::{load_index, open_locked_dir, save_index};
 use super::watch::Watch;
 use crate::base::{Class, Error, Result};
 use crate::device::durable::{replace, sync_dir};
+use crate::fslog::command::Moment;
 use crate::fslog::{Index, ObjectId, Round};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,6 +45,33 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// An empty file, in place of what is there.
+pub(super) fn create(path: &Path) -> Result<File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    options.open(path).map_err(|e| Error::io(path.display(), "creating it", e))
+}
+
+/// Copies all of an input into a file, and syncs it.
+fn take_in(path: &Path, object: &str, input: &mut dyn Read, watch: &Watch) -> Result<File> {
+    let mut file = create(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        watch.check()?;
+        match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(len) => {
+                file.write_all(&buffer[..len]).map_err(|e| Error::io(path.display(), "writing it", e))?;
+                watch.add(len as u64);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io(object, "reading it", e)),
+        }
+    }
+    file.sync_all().map_err(|e| Error::io(path.display(), "syncing it", e))?;
+    Ok(file)
+}
+
 /// The round of a dump that was begun on a standby and not committed.
 pub fn applying(dir: &Path) -> Result<Option<Round>> {
     let path = dir.join("applying");
@@ -61,6 +91,7 @@ impl Standby {
             remove(&standby.staged_path())?;
             remove(&standby.spool_path())?;
         }
+        remove(&standby.received_path())?;
         Ok(standby)
     }
 
@@ -71,6 +102,39 @@ impl Standby {
     /// Where the dump is that is being applied.
     pub fn spool_path(&self) -> PathBuf {
         self.dir.join("spool")
+    }
+
+    /// Where a stream of btrfs send is, until it is a dump.
+    pub fn received_path(&self) -> PathBuf {
+        self.dir.join("received")
+    }
+
+    /// The snapshot that a round was received as.
+    pub fn snapshot_of(&self, round: Round) -> Result<Option<Moment>> {
+        let path = self.dir.join("snapshots");
+        let Some(text) = read_text(&path)? else { return Ok(None) };
+        let parse = |line: &str| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().unwrap_or_default();
+            let (round, uuid, ctransid) = (word().parse().ok()?, word().parse().ok()?, word().parse().ok()?);
+            Some((round, Moment { uuid, ctransid }))
+        };
+        let all: Option<Vec<(Round, Moment)>> = text.lines().map(parse).collect();
+        let damaged = || {
+            Error::new(
+                Class::Damaged,
+                format!("{}: reading it: not a round and a snapshot a line", path.display()),
+            )
+        };
+        Ok(all.ok_or_else(damaged)?.into_iter().find(|(of, _)| *of == round).map(|(_, moment)| moment))
+    }
+
+    /// Remembers which snapshot a round will be, once it is committed; and of the round before, if it was one.
+    pub fn remember_snapshot(&self, base: Round, round: Round, moment: Moment) -> Result<()> {
+        let line = |round: Round, moment: Moment| format!("{round} {} {}\n", moment.uuid, moment.ctransid);
+        let before = self.snapshot_of(base)?.map(|moment| line(base, moment)).unwrap_or_default();
+        let text = before + &line(round, moment);
+        replace(&self.dir.join("snapshots"), text.as_bytes())
     }
 
     /// The round that is being applied.
@@ -86,31 +150,13 @@ impl Standby {
 
     /// Takes a dump in, to its end, and syncs it. Nothing is believed of it yet.
     pub fn spool(&self, object: &str, input: &mut dyn Read, watch: &Watch) -> Result<File> {
-        let path = self.spool_path();
-        let mut file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(|e| Error::io(path.display(), "creating it", e))?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            watch.check()?;
-            match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(len) => {
-                    file.write_all(&buffer[..len]).map_err(|e| Error::io(path.display(), "writing it", e))?;
-                    watch.add(len as u64);
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io(object, "reading it", e)),
-            }
-        }
-        file.sync_all().map_err(|e| Error::io(path.display(), "syncing it", e))?;
-        Ok(file)
+        take_in(&self.spool_path(), object, input, watch)
     }
 
+    /// Takes a stream of btrfs send in, to its end.
+    pub fn receive(&self, object: &str, input: &mut dyn Read, watch: &Watch) -> Result<File> {
+        take_in(&self.received_path(), object, input, watch)
+    }
     /// The spool of an apply that is to be done again.
     pub fn spooled(&self) -> Result<File> {
         let path = self.spool_path();
@@ -161,8 +207,14 @@ impl Standby {
         remove(&self.spool_path())
     }
 
+    /// Removes a stream of btrfs send that is a dump now, or was refused.
+    pub fn received(&self) -> Result<()> {
+        remove(&self.received_path())
+    }
+
     /// Removes a spool that was refused.
     pub fn refuse(&self) -> Result<()> {
+        self.received()?;
         remove(&self.spool_path())
     }
 }

@@ -4,10 +4,12 @@
 //! - [`Record`] is one line of a log; a log file is a header and records ([`logfile`]).
 //! - [`Index`] is a tree at one moment, with the Merkle root of what makes it identical to another ([`index`]).
 //! - [`Part`] is one piece of a dump, the stream that takes a tree from one index to the next ([`dump`]).
-//! - [`sent`] reads what `btrfs send` says of two snapshots.
+//! - [`sent`] reads what `btrfs send` says of two snapshots; [`command`] is one command of it in full, and a
+//!   [`Patchwork`] the bytes of a file that is made of such.
 //!
 //! All of them share one header and one frame ([`frame`]); the bytes are in mirror-formats(5).
 
+pub mod command;
 pub mod content;
 pub mod derive;
 pub mod dump;
@@ -18,6 +20,7 @@ pub mod logfile;
 pub mod merkle;
 pub mod meta;
 pub mod pack;
+pub mod patchwork;
 pub mod ranges;
 pub mod record;
 pub mod sent;
@@ -29,6 +32,7 @@ pub use dump::Part;
 pub use frame::{FrameReader, FrameWriter, Header, Magic, Round};
 pub use index::{Index, Object, Stamp};
 pub use meta::{Kind, Meta, Time, Xattrs};
+pub use patchwork::Patchwork;
 pub use ranges::Ranges;
 pub use record::Record;
 pub use state::State;

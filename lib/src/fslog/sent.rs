@@ -9,60 +9,18 @@
 //! All of it little-endian. Nothing of it is believed but what has its checksum; no length is. The crate
 //! `btrfs-stream` reads it too, but takes paths that are not UTF-8 for others, and any length of a command.
 
+use super::command::{Attributes, Command, attribute, number as command};
 use super::meta::{Kind, differs};
 use crate::base::{Class, Error, Result, limits};
-use crate::device::fields::{get_u32, get_u64};
+use crate::device::fields::get_u32;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
 
-const MAGIC: &[u8; 13] = b"btrfs-stream\0";
+/// The first bytes of a stream.
+pub const MAGIC: &[u8; 13] = b"btrfs-stream\0";
 const HEAD: usize = 10;
 /// The version that the kernel sends if none is asked for, and the last one that is known.
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
-
-/// Numbers of commands (`enum btrfs_send_cmd`).
-mod command {
-    pub const SUBVOL: u16 = 1;
-    pub const SNAPSHOT: u16 = 2;
-    pub const MKFILE: u16 = 3;
-    pub const MKDIR: u16 = 4;
-    pub const MKNOD: u16 = 5;
-    pub const MKFIFO: u16 = 6;
-    pub const MKSOCK: u16 = 7;
-    pub const SYMLINK: u16 = 8;
-    pub const RENAME: u16 = 9;
-    pub const LINK: u16 = 10;
-    pub const UNLINK: u16 = 11;
-    pub const RMDIR: u16 = 12;
-    pub const SET_XATTR: u16 = 13;
-    pub const REMOVE_XATTR: u16 = 14;
-    pub const WRITE: u16 = 15;
-    pub const CLONE: u16 = 16;
-    pub const TRUNCATE: u16 = 17;
-    pub const CHMOD: u16 = 18;
-    pub const CHOWN: u16 = 19;
-    pub const UTIMES: u16 = 20;
-    pub const END: u16 = 21;
-    pub const UPDATE_EXTENT: u16 = 22;
-    pub const FALLOCATE: u16 = 23;
-    pub const FILEATTR: u16 = 24;
-    pub const ENCODED_WRITE: u16 = 25;
-    pub const ENABLE_VERITY: u16 = 26;
-}
-
-/// Numbers of attributes (`BTRFS_SEND_A_*`).
-mod attribute {
-    pub const SIZE: u16 = 4;
-    pub const MODE: u16 = 5;
-    pub const PATH: u16 = 15;
-    pub const PATH_TO: u16 = 16;
-    pub const PATH_LINK: u16 = 17;
-    pub const FILE_OFFSET: u16 = 18;
-    pub const DATA: u16 = 19;
-    pub const CLONE_LEN: u16 = 24;
-    pub const UNENCODED_FILE_LEN: u16 = 28;
-    pub const LAST: u16 = 35;
-}
 
 /// What one command says. Paths are those at this point of the stream, beneath the root of the subvolume, which is
 /// the empty path; no component is empty, `.` or `..`.
@@ -96,6 +54,8 @@ pub struct Sent<R> {
     from: R,
     version: u32,
     ended: bool,
+    /// Bytes of the stream before the command in the buffer.
+    at: u64,
     buffer: Vec<u8>,
 }
 
@@ -120,15 +80,47 @@ impl<R: Read> Sent<R> {
         if !VERSIONS.contains(&version) {
             return Err(damaged(object, &format!("it has version {version}; known are 1 to 3")));
         }
-        Ok(Self { object: object.to_owned(), from, version, ended: false, buffer: Vec::new() })
+        Ok(Self {
+            object: object.to_owned(),
+            from,
+            version,
+            ended: false,
+            at: head.len() as u64,
+            buffer: Vec::new(),
+        })
     }
 
     /// The next command; `None` after the last one, whatever follows. Errors: class `Damaged` for what cannot be
     /// believed, and for a stream that ends before its end.
     pub fn next_change(&mut self) -> Result<Option<Change>> {
+        self.next_with(|number, all, _| change(number, all))
+    }
+
+    /// The next command in full, with the places of its data in the stream.
+    pub fn next_command(&mut self) -> Result<Option<Command<'_>>> {
+        self.next_with(Command::decode)
+    }
+
+    /// Whether nothing follows the end.
+    pub fn is_all(&mut self) -> Result<bool> {
+        loop {
+            match self.from.read(&mut [0]) {
+                Ok(read) => return Ok(read == 0),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io(&self.object, "reading the stream of btrfs send", e)),
+            }
+        }
+    }
+
+    /// Reads and checks the next command, and has it taken apart: its number, its attributes, and where those begin.
+    fn next_with<'a, T>(
+        &'a mut self,
+        take: impl FnOnce(u16, &Attributes<'a>, u64) -> Result<T, &'static str>,
+    ) -> Result<Option<T>> {
         if self.ended {
             return Ok(None);
         }
+        self.at += self.buffer.len() as u64;
         let mut head = [0; HEAD];
         fill(&self.object, &mut self.from, &mut head)?;
         let (len, number, sum) =
@@ -144,10 +136,10 @@ impl<R: Read> Sent<R> {
         if checksum(&self.buffer) != sum {
             return Err(damaged(&self.object, &format!("a command of kind {number} has another checksum")));
         }
-        let change = change(number, &self.buffer[HEAD..], self.version)
-            .map_err(|what| damaged(&self.object, &format!("a command of kind {number}: {what}")))?;
-        self.ended = change == Change::End;
-        Ok(Some(change))
+        self.ended = number == command::END;
+        let (version, at) = (self.version, self.at + HEAD as u64);
+        let taken = Attributes::parse(&self.buffer[HEAD..], version).and_then(|all| take(number, &all, at));
+        taken.map(Some).map_err(|what| damaged(&self.object, &format!("a command of kind {number}: {what}")))
     }
 }
 
@@ -158,68 +150,8 @@ fn fill(object: &str, from: &mut impl Read, to: &mut [u8]) -> Result<()> {
     })
 }
 
-/// The attributes of a command, by their numbers.
-struct Attributes<'a>([Option<&'a [u8]>; attribute::LAST as usize + 1]);
-
-impl<'a> Attributes<'a> {
-    fn parse(mut bytes: &'a [u8], version: u32) -> Result<Self, &'static str> {
-        let mut all = [None; attribute::LAST as usize + 1];
-        while !bytes.is_empty() {
-            let (number, rest) = bytes.split_first_chunk().ok_or("an attribute that ends early")?;
-            let number = u16::from_le_bytes(*number);
-            let (len, rest) = if version >= 2 && number == attribute::DATA {
-                (rest.len(), rest)
-            } else {
-                let (len, rest) = rest.split_first_chunk().ok_or("an attribute that ends early")?;
-                (usize::from(u16::from_le_bytes(*len)), rest)
-            };
-            let value = rest.get(..len).ok_or("an attribute that ends early")?;
-            let place = all.get_mut(usize::from(number)).ok_or("an attribute that is not known")?;
-            if place.replace(value).is_some() {
-                return Err("an attribute twice");
-            }
-            bytes = &rest[len..];
-        }
-        Ok(Self(all))
-    }
-
-    fn bytes(&self, number: u16) -> Result<&'a [u8], &'static str> {
-        self.0[usize::from(number)].ok_or("an attribute is missing")
-    }
-
-    fn u64(&self, number: u16) -> Result<u64, &'static str> {
-        let bytes = self.bytes(number)?;
-        if bytes.len() == 8 { Ok(get_u64(bytes, 0)) } else { Err("a number of another length") }
-    }
-
-    fn path(&self, number: u16) -> Result<Vec<u8>, &'static str> {
-        let path = self.bytes(number)?;
-        let fits = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= limits::FILE_NAME;
-        if path.len() > limits::LINK_TEXT || path.contains(&0) {
-            return Err("a path that is none");
-        }
-        if path.is_empty() || path.split(|byte| *byte == b'/').all(fits) {
-            Ok(path.to_vec())
-        } else {
-            Err("a path that leads elsewhere")
-        }
-    }
-
-    /// A path to an entry: not the root.
-    fn entry(&self, number: u16) -> Result<Vec<u8>, &'static str> {
-        let path = self.path(number)?;
-        if path.is_empty() { Err("the root as an entry") } else { Ok(path) }
-    }
-
-    fn range(&self, len: u64) -> Result<Range<u64>, &'static str> {
-        let start = self.u64(attribute::FILE_OFFSET)?;
-        Ok(start..start.checked_add(len).ok_or("a range past the end of all files")?)
-    }
-}
-
-fn change(number: u16, bytes: &[u8], version: u32) -> Result<Change, &'static str> {
+fn change(number: u16, all: &Attributes<'_>) -> Result<Change, &'static str> {
     use attribute::{CLONE_LEN, DATA, MODE, PATH, PATH_LINK, PATH_TO, SIZE, UNENCODED_FILE_LEN};
-    let all = Attributes::parse(bytes, version)?;
     let path = || all.path(PATH);
     let entry = || all.entry(PATH);
     let make = |kind| Ok(Change::Make { path: entry()?, kind });
@@ -258,25 +190,37 @@ fn change(number: u16, bytes: &[u8], version: u32) -> Result<Change, &'static st
 /// A command by its number, and its attributes by theirs.
 pub type Raw<'a> = (u16, &'a [(u16, &'a [u8])]);
 
+/// The bytes that a stream of a version begins with.
+pub fn encode_head(version: u32) -> Vec<u8> {
+    let mut head = MAGIC.to_vec();
+    head.extend(version.to_le_bytes());
+    head
+}
+
+/// Appends one command, with its checksum.
+pub fn encode_command(version: u32, (number, attributes): &Raw<'_>, to: &mut Vec<u8>) {
+    let start = to.len();
+    to.extend([0; HEAD]);
+    for (name, value) in *attributes {
+        to.extend(name.to_le_bytes());
+        if version < 2 || *name != attribute::DATA {
+            to.extend((value.len() as u16).to_le_bytes());
+        }
+        to.extend_from_slice(value);
+    }
+    let command = &mut to[start..];
+    let len = (command.len() - HEAD) as u32;
+    command[..4].copy_from_slice(&len.to_le_bytes());
+    command[4..6].copy_from_slice(&number.to_le_bytes());
+    let sum = checksum(command);
+    command[6..HEAD].copy_from_slice(&sum.to_le_bytes());
+}
+
 /// A stream of these commands, with a head and checksums: for tests of whoever reads them.
 pub fn encode(version: u32, commands: &[Raw<'_>]) -> Vec<u8> {
-    let mut stream = MAGIC.to_vec();
-    stream.extend(version.to_le_bytes());
-    for (number, attributes) in commands {
-        let mut command = vec![0; HEAD];
-        for (name, value) in *attributes {
-            command.extend(name.to_le_bytes());
-            if version < 2 || *name != attribute::DATA {
-                command.extend((value.len() as u16).to_le_bytes());
-            }
-            command.extend_from_slice(value);
-        }
-        let len = (command.len() - HEAD) as u32;
-        command[..4].copy_from_slice(&len.to_le_bytes());
-        command[4..6].copy_from_slice(&number.to_le_bytes());
-        let sum = checksum(&command);
-        command[6..HEAD].copy_from_slice(&sum.to_le_bytes());
-        stream.extend(command);
+    let mut stream = encode_head(version);
+    for command in commands {
+        encode_command(version, command, &mut stream);
     }
     stream
 }

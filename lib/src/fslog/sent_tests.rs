@@ -109,3 +109,20 @@ fn data_of_later_versions_has_no_length() {
     let changes = all(&encode(2, &[write, (21, &[])])).expect("stream");
     assert_eq!(changes[0], Change::Data { path: b"f".to_vec(), range: 4096..74_096 });
 }
+
+#[test]
+fn a_packed_write_names_the_range_of_the_file_not_of_the_extent() {
+    let number = |n: u64| n.to_le_bytes();
+    let (at, file, extent, skip) = (number(4096), number(9), number(8192), number(5));
+    let write: Raw<'_> = (
+        25,
+        &[(15, b"f"), (18, &at), (27, &file), (28, &extent), (29, &skip), (30, &[2, 0, 0, 0]), (19, b"z")],
+    );
+    let bytes = encode(2, &[write, (21, &[])]);
+    assert_eq!(all(&bytes).expect("stream")[0], Change::Data { path: b"f".to_vec(), range: 4096..4105 });
+    let mut sent = Sent::new("x", &bytes[..]).expect("stream");
+    let command = sent.next_command().expect("command").expect("not the end");
+    let Command::Unpack { range, packed, skip, .. } = command else { panic!("{command:?}") };
+    assert_eq!((range, skip, packed.len, packed.unpacked, packed.method), (4096..4105, 5, 1, 8192, 2));
+    assert_eq!(bytes[packed.at as usize], b'z', "its place in the stream");
+}
