@@ -122,41 +122,47 @@ impl<'d> Watched<'d> {
         Self { dir, volume, kits }
     }
 
-    /// How many reads each leg got of two hundred of the client's, eight at a time.
-    fn reads(&self) -> Vec<usize> {
+    /// How many reads each leg got of two hundred of the client's, so many at a time.
+    fn reads(&self, depth: usize) -> Vec<usize> {
         let count = |n: usize| {
             let log = std::fs::read_to_string(self.dir.path(&format!("{n}.log"))).unwrap_or_default();
             log.lines().filter(|line| line.contains(" Read ")).count()
         };
         let before: Vec<_> = (0..3).map(count).collect();
-        let args = ["--name=r", "--ioengine=nbd", "--rw=randread", "--bs=4k", "--iodepth=8", "--size=4M"];
+        let args = ["--name=r", "--ioengine=nbd", "--rw=randread", "--bs=4k", "--size=4M"];
+        let depth = format!("--iodepth={depth}");
         let uri = format!("--uri={}", self.volume.uri());
-        run("fio", &[&args[..], &[&uri, "--number_ios=200", "--output=/dev/null"]].concat()).expect(0);
+        run("fio", &[&args[..], &[&uri, &depth, "--number_ios=200", "--output=/dev/null"]].concat())
+            .expect(0);
         (0..3).map(|n| count(n) - before[n]).collect()
     }
 }
 
-/// What each leg says of being read, which of them is slow, the policy, and whether reads went as they should.
-type Row = ([&'static str; 3], Option<usize>, &'static str, fn(&[usize]) -> bool);
+/// What each leg says of being read, which of them is slow, the policy, how many reads at a time, and whether they
+/// went as they should.
+type Row = ([&'static str; 3], Option<usize>, &'static str, usize, fn(&[usize]) -> bool);
 
 #[test]
 fn done_reads_go_where_the_policy_and_the_preferences_of_the_legs_say() {
     if !need(&["fio", "nbdkit"]) {
         return;
     }
-    let table: [Row; 6] = [
-        (["", "", ""], None, "round-robin", |r| r.iter().all(|n| (60..=75).contains(n))),
-        (["", ",read=avoid", ""], None, "round-robin", |r| r[1] == 0 && r[0] >= 95 && r[2] >= 95),
-        (["", ",read=prefer", ""], None, "round-robin", |r| r[0] == 0 && r[1] >= 200 && r[2] == 0),
-        (["", "", ""], Some(0), "least-pending", |r| r[0] < 40 && r[1] + r[2] >= 160),
-        (["", "", ""], None, "local", |r| r.iter().sum::<usize>() >= 200),
-        ([",read=avoid", ",read=avoid", ",read=avoid"], None, "local", |r| r.iter().sum::<usize>() >= 200),
+    let table: [Row; 8] = [
+        (["", "", ""], None, "round-robin", 8, |r| r.iter().all(|n| (60..=75).contains(n))),
+        (["", ",read=avoid", ""], None, "round-robin", 8, |r| r[1] == 0 && r[0] >= 95 && r[2] >= 95),
+        (["", ",read=prefer", ""], None, "round-robin", 8, |r| r[0] == 0 && r[1] >= 200 && r[2] == 0),
+        (["", "", ""], Some(0), "least-pending", 8, |r| r[0] < 40 && r[1] + r[2] >= 160),
+        (["", "", ""], None, "local", 8, |r| r.iter().sum::<usize>() >= 200),
+        ([",read=avoid", ",read=avoid", ",read=avoid"], None, "local", 8, |r| r.iter().sum::<usize>() >= 200),
+        // Nothing is pending anywhere: each in turn, and no more to the first.
+        (["", "", ""], None, "least-pending", 1, |r| r.iter().all(|n| (60..=75).contains(n))),
+        (["", ",read=avoid", ""], None, "least-pending", 1, |r| r[1] == 0 && r[0] >= 95 && r[2] >= 95),
     ];
-    for (read, slow, policy, as_said) in table {
+    for (read, slow, policy, depth, as_said) in table {
         let dir = Dir::new();
         let watched = Watched::new(&dir, read, slow, &["--read-policy", policy]);
-        let reads = watched.reads();
-        assert!(as_said(&reads), "{policy} {read:?}, slow {slow:?}: {reads:?}");
+        let reads = watched.reads(depth);
+        assert!(as_said(&reads), "{policy} {read:?}, slow {slow:?}, {depth} at a time: {reads:?}");
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) enum NoLeg {
 impl Core {
     /// Chooses a good, connected leg not in `not` by wish and policy.
     pub(super) fn pick(&mut self, not: Mask, extents: bool) -> Result<LegIx, NoLeg> {
-        let mut best: Option<(LegIx, (u8, u8, u64))> = None;
+        let mut best: Option<(LegIx, (u8, u8, u64, usize))> = None;
         let mut away = false;
         let count = self.legs.len();
         for ix in 0..count {
@@ -35,14 +35,17 @@ impl Core {
                 ReadWish::Avoid => 2,
             };
             let blind = u8::from(extents && !leg.caps.extents);
-            let rank = match self.config.read_policy {
-                ReadPolicy::Local => u64::from(leg.config.remote),
-                ReadPolicy::LeastPending => leg.in_flight,
-                ReadPolicy::RoundRobin => ((ix + count - self.turn % count) % count) as u64,
+            // Legs are read in turn where the policy calls them equal; `local` stays with one, whose server reads ahead.
+            let turn = (ix + count - self.turn % count) % count;
+            let (rank, turn) = match self.config.read_policy {
+                ReadPolicy::Local => (u64::from(leg.config.remote), 0),
+                ReadPolicy::LeastPending => (leg.in_flight, turn),
+                ReadPolicy::RoundRobin => (0, turn),
             };
             let rank = if loose { 0 } else { rank + 1 };
-            if best.is_none_or(|(_, other)| (blind, wish, rank) < other) {
-                best = Some((ix, (blind, wish, rank)));
+            let rank = (blind, wish, rank, turn);
+            if best.is_none_or(|(_, other)| rank < other) {
+                best = Some((ix, rank));
             }
         }
         match best {
