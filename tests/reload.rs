@@ -234,6 +234,123 @@ fn done_a_reload_under_load_adds_moves_sets_and_removes_legs_and_says_what_it_re
     crate::support::assert_equal(&dir.path("a"), &dir.path("d"));
 }
 
+#[test]
+fn done_leg_set_stores_what_was_set_and_nothing_that_a_file_lays_over_the_leg() {
+    let dir = Dir::new();
+    let mut volume = created(&dir);
+    let file = dir.path("c.toml");
+    let text = format!(
+        "[volume.vol]\nunix = '{}'\n[[volume.vol.leg]]\nname = 'b'\ndevice = '{}'\nread = 'avoid'\nrate = '1M'\n",
+        dir.path("vol.sock").display(),
+        dir.path("b").display()
+    );
+    std::fs::write(&file, text).expect("configuration");
+    volume.serve_config(&file);
+    volume.wait_synced();
+    volume.mirrord(&["leg", "set", "vol", "b", "timeout=3s", "retries=7"]).expect(0);
+    assert_eq!(volume.leg("b", "read-preference"), "avoid", "what the file says holds while it is there");
+    let stored = std::fs::read_to_string(dir.state().join("vol/volume.toml")).expect("stored");
+    assert!(stored.contains("timeout = \"3000ms\"\nretries = 7\n"), "{stored}");
+    assert!(!stored.contains("avoid") && !stored.contains("rate"), "{stored}");
+    volume.stop();
+    volume.serve(&[]);
+    volume.wait_synced();
+    assert_eq!(volume.leg("b", "read-preference"), "allow");
+    volume.stop();
+}
+
+#[test]
+fn done_legs_that_change_places_are_refused_by_a_reload_and_by_a_start_while_one_lacks_something() {
+    if !need(&["qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let mut volume = created(&dir);
+    let file = dir.path("c.toml");
+    let write = |a: &str, b: &str| {
+        let mut text = format!("[volume.vol]\nunix = '{}'\n", dir.path("vol.sock").display());
+        for (name, at) in [("a", a), ("b", b)] {
+            let device = dir.path(at).display().to_string();
+            text.extend(["[[volume.vol.leg]]\nname = '", name, "'\ndevice = '", &device, "'\n"]);
+        }
+        std::fs::write(&file, text).expect("configuration");
+    };
+    write("a", "b");
+    volume.serve_config(&file);
+    volume.wait_synced();
+    write("b", "a");
+    let said = reload(&mut volume, "reload: 0 changed, 2 refused");
+    assert!(said.contains("leg a: refused: setting a=") && said.contains("leg b is there"), "{said}");
+    assert!(said.contains("leg b: refused: setting b=") && said.contains("leg a is there"), "{said}");
+    let at = |volume: &Volume<'_>, leg: &str| volume.leg(leg, "device").as_str().expect("device").to_owned();
+    assert_eq!(at(&volume, "a"), dir.path("a").display().to_string());
+    assert!(
+        volume.status()["legs"].as_array().expect("legs").iter().all(|leg| leg["disk-state"] == "UpToDate")
+    );
+    // One lacks something: a start that takes the other's disk for it would serve what is old.
+    volume.mirrord(&["leg", "detach", "vol", "b"]).expect(0);
+    run("qemu-io", &["-f", "raw", "-c", "write -P 9 0 64k", "-c", "flush", &volume.uri()]).expect(0);
+    volume.stop();
+    let serve = dir.mirrord(&["serve", "vol", "--config", file.to_str().expect("path")]).run();
+    serve.fails("mirrord", 3, "leg a is to be where leg b was, and leg b lacks something");
+    // In sync they are equal, whatever they are called.
+    write("a", "b");
+    volume.serve_config(&file);
+    wait_for("it serves", SOON, || volume.status()["suspended"] == false);
+    volume.mirrord(&["leg", "attach", "vol", "b"]).expect(0);
+    volume.wait_synced();
+    volume.stop();
+    write("b", "a");
+    volume.serve_config(&file);
+    volume.wait_synced();
+    assert_eq!(at(&volume, "a"), dir.path("b").display().to_string());
+    run("qemu-io", &["-f", "raw", "-c", "read -P 9 0 64k", &volume.uri()]).expect(0);
+    volume.stop();
+    crate::support::assert_equal(&dir.path("a"), &dir.path("b"));
+}
+
+#[test]
+fn done_hangups_while_a_leg_is_replaced_and_resynced_change_settings_and_end_with_equal_legs() {
+    if !need(&["fio"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let mut test = Loaded::new(&dir);
+    dir.image("c", SIZE);
+    // A replacement that takes some seconds; meanwhile the file is read again and again, with other settings each time.
+    let new = format!("c={},rate=1M", dir.path("c").display());
+    test.volume.mirrord(&["leg", "replace", "vol", "b", &new]).expect(0);
+    for retries in 5..9 {
+        let b = format!("b:retries = {retries}");
+        test.write("", &["a", &b]);
+        test.reload("1 changed", &[&format!("leg b: now b={},retries={retries}", dir.path("b").display())]);
+    }
+    // Of the target itself, in the middle of its resync; it is of the file's business only once it names it.
+    test.write("", &["a", "c:rate = '512K'"]);
+    test.reload("1 changed", &["leg c: now c="]);
+    test.write("", &["a", "c:rate = 'auto'"]);
+    test.reload("1 changed", &["leg c: now c="]);
+    wait_for("the replacement", SOON, || test.legs() == ["a", "c"]);
+    test.volume.wait_synced();
+    // A storm of them while a leg is copied to in full.
+    test.volume.mirrord(&["resync", "vol", "c", "--full"]).expect(0);
+    for turn in 0..20 {
+        test.write("", &["a", if turn % 2 == 0 { "c:rate = '8M'" } else { "c:read = 'avoid'" }]);
+        test.volume.server().signal("HUP");
+    }
+    test.write("", &["a", "c:rate = 'auto'\nread = 'allow'"]);
+    test.volume.server().signal("HUP");
+    wait_for("the last one", SOON, || {
+        let legs = test.volume.status()["legs"].clone();
+        legs[1]["read-preference"] == "allow" && legs[1]["rate-limit"].is_null()
+    });
+    test.volume.wait_synced();
+    assert!(test.load.is_running(), "a write failed: {}", test.load.log());
+    test.load.kill();
+    test.volume.stop();
+    crate::support::assert_equal(&dir.path("a"), &dir.path("c"));
+}
+
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }

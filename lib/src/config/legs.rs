@@ -19,6 +19,8 @@ pub enum LegChange {
     Add(LegSpec),
     /// It is reached at another address.
     Move(LegSpec),
+    /// It is to be reached where another leg is, which is to be reached where it is, or where a third one is, and so on.
+    Exchange(LegSpec, Name),
     /// It is to be a member no more.
     Remove(Name),
 }
@@ -27,7 +29,11 @@ impl LegChange {
     /// Which leg.
     pub const fn leg(&self) -> &Name {
         match self {
-            Self::Fixed(leg, _) | Self::Set(leg) | Self::Add(leg) | Self::Move(leg) => &leg.name,
+            Self::Fixed(leg, _)
+            | Self::Set(leg)
+            | Self::Add(leg)
+            | Self::Move(leg)
+            | Self::Exchange(leg, _) => &leg.name,
             Self::Remove(name) => name,
         }
     }
@@ -36,7 +42,9 @@ impl LegChange {
 impl fmt::Display for LegChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fixed(leg, _) | Self::Set(leg) | Self::Move(leg) => write!(f, "now {leg}"),
+            Self::Fixed(leg, _) | Self::Set(leg) | Self::Move(leg) | Self::Exchange(leg, _) => {
+                write!(f, "now {leg}")
+            }
             Self::Add(leg) => write!(f, "added: {leg}"),
             Self::Remove(_) => f.write_str("removed"),
         }
@@ -77,14 +85,42 @@ pub fn plan(members: &[LegSpec], named: &[Name], wanted: &[LegSpec]) -> Vec<LegC
         named.contains(name) && wanted.iter().all(|leg| leg.name != **name) && !goes_anyhow(name)
     });
     changes.extend(gone.cloned().map(LegChange::Remove));
+    let mut changes = sort_moves(changes, members);
     changes.sort_by_key(|change| match change {
-        LegChange::Fixed(..) => 0,
+        LegChange::Fixed(..) | LegChange::Exchange(..) => 0,
         LegChange::Set(_) => 1,
         LegChange::Add(_) => 2,
         LegChange::Move(_) => 3,
         LegChange::Remove(_) => 4,
     });
     changes
+}
+
+/// Moves in an order in which the place that one moves to has been left by the other: in a chain the last one first.
+/// Those in a ring have none: whoever leaves first finds its new place taken, by a leg that may be the last good one.
+fn sort_moves(changes: Vec<LegChange>, members: &[LegSpec]) -> Vec<LegChange> {
+    let (mut moves, mut sorted): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| matches!(change, LegChange::Move(_)));
+    let at = |leg: &LegSpec| members.iter().find(|is| is.name != leg.name && is.meets(leg));
+    while !moves.is_empty() {
+        let taken = |change: &LegChange| match change {
+            LegChange::Move(leg) => {
+                at(leg).filter(|other| moves.iter().any(|change| *change.leg() == other.name))
+            }
+            _ => None,
+        };
+        let Some(free) = moves.iter().position(|change| taken(change).is_none()) else {
+            let others: Vec<Option<Name>> =
+                moves.iter().map(|change| taken(change).map(|other| other.name.clone())).collect();
+            sorted.extend(moves.drain(..).zip(others).map(|(change, other)| match (change, other) {
+                (LegChange::Move(leg), Some(other)) => LegChange::Exchange(leg, other),
+                (change, _) => change,
+            }));
+            break;
+        };
+        sorted.push(moves.remove(free));
+    }
+    sorted
 }
 
 /// Refuses a plan whose end no volume can have.
@@ -97,7 +133,7 @@ pub fn check(config: &VolumeConfig, members: &[LegSpec], plan: &[LegChange]) -> 
                 legs.iter_mut().filter(|is| is.name == leg.name).for_each(|is| *is = leg.clone());
             }
             LegChange::Remove(name) => legs.retain(|leg| leg.name != *name),
-            LegChange::Fixed(..) => {}
+            LegChange::Fixed(..) | LegChange::Exchange(..) => {}
         }
     }
     VolumeConfig { legs, ..config.clone() }.check()
@@ -121,6 +157,7 @@ mod tests {
             LegChange::Set(leg) => format!("set {leg}"),
             LegChange::Add(leg) => format!("add {leg}"),
             LegChange::Move(leg) => format!("move {leg}"),
+            LegChange::Exchange(leg, other) => format!("exchange {leg} with {other}"),
             LegChange::Remove(name) => format!("remove {name}"),
         }
     }
@@ -135,7 +172,7 @@ mod tests {
             &'static [&'static str],
         );
         const TWO: &[&str] = &["a=/a", "b=/b"];
-        let table: [Row; 16] = [
+        let table: [Row; 19] = [
             (TWO, &[], &[], &[]),
             (TWO, &["a", "b"], TWO, &[]),
             (TWO, &[], &["b=/b"], &[]),
@@ -150,6 +187,15 @@ mod tests {
             (&["a=/a", "b=nbd://h/x,nbd://i/x"], &[], &["b=nbd://j/x"], &["move b=nbd://j/x"]),
             (TWO, &[], &["b=/b,flush=unsafe"], &["fixed flush: b=/b,flush=unsafe"]),
             (TWO, &["a", "b"], &["a=/x", "c=/c"], &["add c=/c", "move a=/x", "remove b"]),
+            // Places change hands: in a chain the last one first, in a ring nobody.
+            (TWO, &[], &["a=/b", "b=/c"], &["move b=/c", "move a=/b"]),
+            (TWO, &[], &["a=/b", "b=/a"], &["exchange a=/b with b", "exchange b=/a with a"]),
+            (
+                &["a=/a", "b=/b", "c=/c", "d=/d"],
+                &[],
+                &["a=/b", "b=/c", "c=/a", "d=/x"],
+                &["exchange a=/b with b", "exchange b=/c with c", "exchange c=/a with a", "move d=/x"],
+            ),
             // A replacement: the old one goes by itself; afterwards the word stays in the file and says nothing.
             (TWO, &["a", "b"], &["a=/a", "c=/c,replaces=b"], &["add c=/c,replaces=b"]),
             (&["a=/a", "c=/c,replaces=b", "b=/b"], &["a", "c", "b"], &["a=/a", "c=/c,replaces=b"], &[]),

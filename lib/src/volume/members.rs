@@ -212,6 +212,47 @@ pub(super) fn fixed(volume: &Name, leg: &Name, key: &str) -> Error {
     Error::new(Class::Refused, text).hint(format!("mirrord leg replace {volume} {leg} NEW"))
 }
 
+/// Refuses two legs that are to change places.
+pub(super) fn exchange(volume: &Name, leg: &Name, other: &Name) -> Error {
+    let text = format!(
+        "leg {other} is there, and is to move as well: legs in a ring cannot move one after the other, and whose map \
+         is of which disk is not to be guessed"
+    );
+    Error::new(Class::Refused, text).hint(format!("mirrord leg replace {volume} {leg} NEW"))
+}
+
+/// Refuses a start with legs that have taken each other's places while one of them lacks something: if the disks are
+/// where they were, its map would be taken for that of the good one. Legs in sync are equal, under whatever name.
+pub(super) fn check_places(dir: &VolumeDir, legs: &[LegSpec]) -> Result<()> {
+    let stored = stored(dir)?.legs;
+    let taken = |leg: &LegSpec| stored.iter().find(|is| is.name != leg.name && is.meets(leg)).cloned();
+    let moved: Vec<(&LegSpec, LegSpec)> =
+        legs.iter().filter_map(|leg| taken(leg).map(|other| (leg, other))).collect();
+    if moved.is_empty() {
+        return Ok(());
+    }
+    // Records that cannot be read are left to whoever opens them.
+    let Ok(records) = Records::open(dir, stored.iter().map(|leg| &leg.name)) else { return Ok(()) };
+    let good = |name: &Name| {
+        let at = stored.iter().position(|leg| leg.name == *name);
+        at.is_some_and(|at| records.leg_record(at).in_sync)
+    };
+    for (leg, other) in moved {
+        let other = &other.name;
+        if !good(&leg.name) || !good(other) {
+            let behind = if good(other) { &leg.name } else { other };
+            let text = format!(
+                "{}: serving it: leg {} is to be where leg {other} was, and leg {behind} lacks something: whose map is \
+                 of which disk is not to be guessed",
+                dir.name(),
+                leg.name
+            );
+            return Err(Error::new(Class::Refused, text).hint(format!("mirrord status {}", dir.name())));
+        }
+    }
+    Ok(())
+}
+
 /// Lays `key=value` settings over a leg.
 pub(super) fn set_over(leg: &LegSpec, pairs: &[String]) -> Result<LegSpec> {
     let mut text =
@@ -236,10 +277,12 @@ pub(super) fn set_over(leg: &LegSpec, pairs: &[String]) -> Result<LegSpec> {
 }
 
 /// How much of the settings of a leg is written to `volume.toml`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     /// All of them.
     All,
+    /// These, and nothing of what a file or flags lay over the leg now.
+    Said(Vec<String>),
     /// Where it is: the rest stands in the configuration file, and holds for as long as it stands there. At the old
     /// address is an old copy, which a start without that file must not take for the leg.
     Address,
@@ -247,9 +290,9 @@ pub(super) enum Kept {
 
 impl Kept {
     /// What is written of a leg that is added.
-    pub(super) fn of(self, leg: &LegSpec) -> LegSpec {
+    pub(super) fn of(&self, leg: &LegSpec) -> LegSpec {
         match self {
-            Self::All => leg.clone(),
+            Self::All | Self::Said(_) => leg.clone(),
             Self::Address => LegSpec {
                 mode: leg.mode,
                 flush_unsafe: leg.flush_unsafe,
@@ -262,11 +305,12 @@ impl Kept {
 }
 
 /// Writes the settings of a leg that is a member, durably.
-pub(super) fn set(dir: &VolumeDir, leg: &LegSpec, kept: Kept) -> Result<()> {
+pub(super) fn set(dir: &VolumeDir, leg: &LegSpec, kept: &Kept) -> Result<()> {
     edit(dir, |config| {
         if let Some(old) = config.legs.iter_mut().find(|old| old.name == leg.name) {
             match kept {
                 Kept::All => *old = leg.clone(),
+                Kept::Said(pairs) => *old = set_over(old, pairs)?,
                 Kept::Address => (old.device, old.others) = (leg.device.clone(), leg.others.clone()),
             }
         }

@@ -96,7 +96,8 @@ fn retire(dir: &VolumeDir, held: &Held, name: &Name) -> Result<String> {
 pub fn set(dir: &VolumeDir, name: &Name, pairs: &[String]) -> Result<()> {
     let held = hold(dir)?;
     let leg = held.leg(dir, name)?;
-    members::set(dir, &members::set_over(&held.config.legs[leg], pairs)?, Kept::All)
+    let spec = members::set_over(&held.config.legs[leg], pairs)?;
+    members::set(dir, &spec, &Kept::Said(pairs.to_vec()))
 }
 
 /// `resize`: to `to` bytes, or to the smallest leg. The new size.

@@ -2,6 +2,7 @@
 
 use super::driver::{self, Setup, Source};
 use super::entrance::{self, Doors, Remove};
+use super::members;
 use super::metrics::Metrics;
 use super::options::{CreateOptions, ServeNotice, ServeOptions};
 use super::state::{self, MapHandle};
@@ -106,6 +107,9 @@ fn serve_with(
     let mut config = options.config.clone();
     config.check()?;
     let named = options.reread.as_ref().map_or(&[][..], super::options::Reread::named);
+    if options.ephemeral.is_none() {
+        members::check_places(&options.volume_dir(), &config.legs)?;
+    }
     strangers::check(&options.volume_dir(), &config, &options.strangers, named)?;
     let opened = state::open(&options.volume_dir(), &config.legs, state::durability(&config))?;
     if config.map_block != opened.block {

@@ -154,9 +154,10 @@ impl Driver<'_> {
 
     /// `leg set`
     pub(super) fn set_leg(&mut self, key: u64, name: &Name, pairs: &[String]) {
-        let step = self
-            .member(name)
-            .and_then(|leg| self.setting(leg, members::set_over(&self.legs[leg].spec, pairs)?, Kept::All));
+        let step = self.member(name).and_then(|leg| {
+            let spec = members::set_over(&self.legs[leg].spec, pairs)?;
+            self.setting(leg, spec, Kept::Said(pairs.to_vec()))
+        });
         self.begin(Asker::Control(key), step);
     }
 
@@ -171,6 +172,7 @@ impl Driver<'_> {
     pub(super) fn change_leg(&mut self, change: &LegChange) {
         let step = match change {
             LegChange::Fixed(leg, key) => Err(members::fixed(&self.name, &leg.name, key)),
+            LegChange::Exchange(leg, other) => Err(members::exchange(&self.name, &leg.name, other)),
             LegChange::Add(leg) => self.adding(leg.clone(), Kept::Address),
             LegChange::Set(leg) => {
                 self.member(&leg.name).and_then(|ix| self.setting(ix, leg.clone(), Kept::Address))
@@ -341,9 +343,9 @@ impl Driver<'_> {
                 });
             }
             Step::Setting(_, spec, kept) => {
-                let (spec, kept) = (spec.clone(), *kept);
+                let (spec, kept) = (spec.clone(), kept.clone());
                 self.workers.submit(move || Completion::Task {
-                    result: members::set(&dir, &spec, kept).map(|()| Brought::Done),
+                    result: members::set(&dir, &spec, &kept).map(|()| Brought::Done),
                 });
             }
             Step::Retiring(leg) => {

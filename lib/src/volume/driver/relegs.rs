@@ -107,9 +107,10 @@ impl Driver<'_> {
                 relegs.told.refused += 1;
                 let what = match &change {
                     LegChange::Add(leg) => format!("adding {leg}"),
-                    LegChange::Fixed(leg, _) | LegChange::Set(leg) | LegChange::Move(leg) => {
-                        format!("setting {leg}")
-                    }
+                    LegChange::Fixed(leg, _)
+                    | LegChange::Set(leg)
+                    | LegChange::Move(leg)
+                    | LegChange::Exchange(leg, _) => format!("setting {leg}"),
                     LegChange::Remove(_) => "removing it".to_owned(),
                 };
                 self.say_refused(change.leg(), &what, &error);
