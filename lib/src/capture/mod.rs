@@ -8,6 +8,7 @@
 //! - [`big`] has ranges of big files, which [`noter`] notes in a process of its own.
 //! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
 //! - [`receive`] makes dumps of what `btrfs send` wrote.
+//! - [`filter`] says which system calls a recorder without privileges must see. Nothing loads it yet.
 //! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
@@ -24,6 +25,7 @@ pub mod dump;
 pub mod extents;
 pub mod fanotify;
 pub mod far;
+pub mod filter;
 pub mod follow;
 pub mod handle;
 pub mod inspect;
