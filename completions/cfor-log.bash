@@ -251,7 +251,7 @@ _cfor__log() {
                     return 0
                     ;;
                 --backend)
-                    COMPREPLY=($(compgen -W "fanotify" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "fanotify seccomp" -- "${cur}"))
                     return 0
                     ;;
                 --ranges)

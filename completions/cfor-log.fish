@@ -51,7 +51,8 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s q -l quiet -d
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand scan" -s h -l help -d 'Print help'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l log -d 'The directory where the source remembers its rounds' -r -F
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l root -d 'The tree' -r -F
-complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l backend -d 'What sees the changes' -r -f -a "fanotify\t'Events of the whole file system, from all processes; needs root'"
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l backend -d 'What sees the changes' -r -f -a "fanotify\t'Events of the whole file system, from all processes; needs root'
+seccomp\t'System calls of a command, and of nobody else; needs no privileges'"
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l ranges -d 'See byte ranges of files of at least this size: dumps read these, not the whole file; 0 for none' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -l json -d 'Print one JSON document when recording has begun'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand record" -s q -l quiet -d 'Say nothing that is not asked for, except errors'

@@ -50,7 +50,8 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--log=[The directory where the source remembers its rounds]:DIR:_files' \
 '--root=[The tree]:DIR:_files' \
-'--backend=[What sees the changes]:BACKEND:((fanotify\:"Events of the whole file system, from all processes; needs root"))' \
+'--backend=[What sees the changes]:BACKEND:((fanotify\:"Events of the whole file system, from all processes; needs root"
+seccomp\:"System calls of a command, and of nobody else; needs no privileges"))' \
 '--ranges=[See byte ranges of files of at least this size\: dumps read these, not the whole file; 0 for none]:SIZE:_default' \
 '--json[Print one JSON document when recording has begun]' \
 '-q[Say nothing that is not asked for, except errors]' \

@@ -259,6 +259,17 @@ pub const ROUNDS_KEPT: usize = 16;
 /// An inode changed so many nanoseconds before a scan began, or later, is looked at again by the next one: the
 /// kernel stamps times with the granularity of its clock tick (10 ms at 100 Hz).
 pub const CLOCK_TICK_NS: i64 = 20_000_000;
+/// Most symbolic links on the way of one path, as in the kernel (`MAXSYMLINKS`).
+pub const WALK_LINKS: u32 = 40;
+/// Calls of so many threads are remembered until they were seen to end; then those that ended are looked for.
+pub const CALLS_UNDER_WAY: usize = 4096;
+/// How often the processes of a command are listed until a list has nobody new: more start faster than that only if
+/// somebody means it.
+pub const PROCESS_LISTS: usize = 16;
+/// A call at which so many recorders died is let go on unseen.
+pub const CALL_ATTEMPTS: u32 = 3;
+/// The pause before a recorder is replaced that lived less than a second.
+pub const RECORDER_PAUSE_MS: u64 = 100;
 /// Bytes of events read at once: some thousands of them.
 pub const FANOTIFY_READ: usize = 256 << 10;
 /// Bytes of accesses that wait, read at once: each opens a file, and some dozens of these are no burden.

@@ -23,6 +23,8 @@ use super::contents::Changes;
 use super::follow::{Followed, Seen, follow, follow_seen};
 use super::kept;
 use super::live;
+use super::mapped::Mapped;
+use super::notified;
 use super::root::Root;
 use super::scan::{Fresh, Sink, begin, now};
 use super::snapshot::{PASSING, Snapshot};
@@ -305,6 +307,11 @@ fn follow_recorder(
         return Ok(Err("the recorder watches another tree".to_owned()));
     }
     match live::since(&options.log, base.round.number, number) {
+        // This one knows itself what is mapped, of the only processes that it sees.
+        Ok(state) if answer.backend == notified::BACKEND => {
+            let nothing = Seen::Recorded(Mapped::default());
+            follow_seen(tree, base, &state, nothing, options.bits(), time, &options.watch)
+        }
         Ok(state) => follow(tree, base, &state, options.bits(), time, &options.watch),
         Err(why) => Ok(Err(why)),
     }

@@ -27,7 +27,7 @@ use crate::base::{Class, Error, Result, limits};
 use crate::fslog::record::Lost;
 use crate::fslog::{State, logfile};
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,9 @@ pub struct Answer {
     pub root: String,
     /// Events since it began.
     pub events: u64,
+    /// Its process.
+    #[serde(default)]
+    pub pid: u32,
     /// Why what it writes is not complete.
     #[serde(default)]
     pub lost: Option<String>,
@@ -118,6 +121,27 @@ pub fn rotation(question: &str) -> Option<(u64, bool)> {
     let number = words.next()?.parse().ok()?;
     let deadline: u64 = words.next()?.parse().ok()?;
     Some((number, clock() > deadline))
+}
+
+/// Who asks a recorder gets so long for a line.
+const QUESTION: Duration = Duration::from_secs(2);
+
+/// What a recorder is asked. Who does not ask in time, or not in one line, asks nothing.
+pub fn question(stream: &UnixStream) -> Option<String> {
+    let timed =
+        stream.set_read_timeout(Some(QUESTION)).and_then(|()| stream.set_write_timeout(Some(QUESTION)));
+    let mut line = String::new();
+    timed.ok()?;
+    BufReader::new(stream.take(limits::RECORDER_LINE as u64)).read_line(&mut line).ok()?;
+    Some(line)
+}
+
+/// Answers it. Who asked and went away does not end the recorder.
+pub fn reply(mut stream: &UnixStream, answer: &Answer) {
+    if let Ok(mut text) = serde_json::to_string(answer) {
+        text.push('\n');
+        let _ = stream.write_all(text.as_bytes());
+    }
 }
 
 /// Asks the recorder to begin the log of a round.

@@ -8,7 +8,9 @@
 //! - [`big`] has ranges of big files, which [`noter`] notes in a process of its own.
 //! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
 //! - [`receive`] makes dumps of what `btrfs send` wrote.
-//! - [`filter`] says which system calls a recorder without privileges must see. Nothing loads it yet.
+//! - [`keeper`] runs a command whose own system calls are seen, without privileges: [`filter`] says which of them
+//!   ([`calls`]), [`notify`] is how the kernel tells of them, [`notified`] the recorder, which looks at what they lead to
+//!   ([`seen`], [`tracee`], [`opened`]).
 //! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
@@ -19,6 +21,7 @@ pub mod apply;
 pub mod barrier;
 pub mod big;
 pub mod btrfs;
+pub mod calls;
 pub mod clones;
 pub mod contents;
 pub mod dump;
@@ -29,12 +32,16 @@ pub mod filter;
 pub mod follow;
 pub mod handle;
 pub mod inspect;
+pub mod keeper;
 pub mod kept;
 pub mod lease;
 pub mod live;
 pub mod mapped;
 pub mod noted;
 pub mod noter;
+pub mod notified;
+pub mod notify;
+pub mod opened;
 pub mod parts;
 pub mod permission;
 pub mod places;
@@ -47,10 +54,12 @@ pub mod restore;
 pub mod root;
 pub mod scan;
 pub mod seed;
+pub mod seen;
 pub mod snapshot;
 pub mod standby;
 pub mod steps;
 pub mod store;
+pub mod tracee;
 pub mod verify;
 pub mod walk;
 pub mod watch;

@@ -2,27 +2,26 @@
 
 use super::big::{Big, BigOptions, Taken};
 use super::fanotify::{Event, Queue};
-use super::live::{Answer, LOCK, RangesAnswer, SOCKET, identity, live_path, rotation, socket_path};
+use super::live::{
+    Answer, LOCK, RangesAnswer, SOCKET, identity, live_path, question, reply, rotation, socket_path,
+};
 use super::root::Root;
 use super::store;
 use crate::base::{Class, Error, Id, Result, limits};
 use crate::device::lock;
 use crate::fslog::meta::differs;
 use crate::fslog::record::{Identity, Lost};
-use crate::fslog::{Kind, ObjectId, Record, Round, logfile};
+use crate::fslog::{Kind, ObjectId, Record, Round, State, logfile};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A recorder looks so often whether it is to end.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// Who asks a recorder gets so long for a line.
-const QUESTION: Duration = Duration::from_secs(2);
 
 /// Bit of [`Record::All`]: a backend that sees no ranges saw a write.
 pub const WRITTEN: u32 = 1;
@@ -30,6 +29,9 @@ pub const WRITTEN: u32 = 1;
 pub const MAPPED: u32 = 2;
 /// Its ranges are not known: by descriptors of before it was marked, or because nobody notes them any more.
 pub const BLIND: u32 = 4;
+
+/// Mask of [`Record::Meta`]: a backend does not say which metadata.
+pub const METADATA: u32 = differs::MODE | differs::OWNER | differs::TIMES | differs::XATTRS;
 
 /// The number of an object in a live log: the beginning of the digest of its handle. Two objects with one number
 /// are both looked at.
@@ -61,11 +63,10 @@ pub fn records_of(event: &Event, noted: bool) -> Vec<Record> {
         touched.push(ino(target, kind, if hint == b"." { b"" } else { hint }));
     }
     for id in touched {
-        let mask = differs::MODE | differs::OWNER | differs::TIMES | differs::XATTRS;
         records.push(if event.is_write() && !noted {
             Record::All { id, why: WRITTEN }
         } else {
-            Record::Meta { id, mask }
+            Record::Meta { id, mask: METADATA }
         });
     }
     records.extend(named.into_iter().map(|(dir, name)| Record::Name { dir, name }));
@@ -74,19 +75,21 @@ pub fn records_of(event: &Event, noted: bool) -> Vec<Record> {
 
 /// The log that a recorder writes: what is in it already is not written again.
 #[derive(Debug)]
-struct Log {
+pub(super) struct Log {
     file: File,
     path: PathBuf,
-    round: u64,
+    /// Since which round.
+    pub(super) round: u64,
     generation: u64,
     bytes: u64,
     known: HashSet<[u8; 32]>,
-    lost: Option<Lost>,
+    /// Why it is not complete.
+    pub(super) lost: Option<Lost>,
 }
 
 impl Log {
     /// Goes on with the log of a round, or begins it. `gap`: what was before is not known.
-    fn open(dir: &Path, round: u64, gap: bool) -> Result<Self> {
+    pub(super) fn open(dir: &Path, round: u64, gap: bool) -> Result<Self> {
         let path = live_path(dir, round);
         let mut generation = 1;
         if path.exists() {
@@ -115,13 +118,34 @@ impl Log {
         Ok(log)
     }
 
+    /// Goes on with the log of a recorder that died while everybody who changes something waits for an answer: nothing
+    /// is missing. What it was just writing is cut off, and will be written again. Also gives what is in it.
+    pub(super) fn resume(dir: &Path, round: u64) -> Result<(Self, State)> {
+        let path = live_path(dir, round);
+        let fail = |e| Error::io(path.display(), "going on with it", e);
+        let mut log = logfile::read(&path)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(fail)?;
+        let bytes = file.metadata().map_err(fail)?.len() - log.torn;
+        if log.torn > 0 {
+            file.set_len(bytes).map_err(fail)?;
+            log.state.lost.remove(&Lost::Torn);
+        }
+        let generation = log.open.unwrap_or(log.generations + 1);
+        let lost = log.state.lost.first().copied();
+        let mut resumed = Self { file, path, round, generation, bytes, known: HashSet::new(), lost };
+        if log.open.is_none() {
+            resumed.write(&logfile::encode(&[Record::Open { generation }]))?;
+        }
+        Ok((resumed, log.state))
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|e| Error::io(self.path.display(), "writing it", e))
     }
 
     /// Writes those records that are new, all at once.
-    fn add(&mut self, records: &[Record]) -> Result<()> {
+    pub(super) fn add(&mut self, records: &[Record]) -> Result<()> {
         let mut new = Vec::new();
         for record in records {
             if let Record::Lost { why } = record {
@@ -142,7 +166,7 @@ impl Log {
     }
 
     /// Everything up to here is in it.
-    fn close(&mut self) -> Result<()> {
+    pub(super) fn close(&mut self) -> Result<()> {
         let generation = self.generation;
         self.write(&logfile::encode(&[Record::Barrier { generation }, Record::Close { generation }]))
     }
@@ -207,23 +231,7 @@ pub struct Recorder {
 impl Recorder {
     /// Begins to record the file system that a tree is on. Errors: class `Busy` if another one records into `dir`.
     pub fn open(at: &Path, dir: &Path, ranges: Option<BigOptions>) -> Result<Self> {
-        super::apply::check_apart(at, dir)?;
-        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                return Err(Error::io(dir.display(), "creating it", e));
-            }
-            _ => {}
-        }
-        let tree = Root::open(at)?;
-        let path = dir.join(LOCK);
-        let held = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| Error::io(path.display(), "opening it", e))?;
-        lock::lock(&held, &path, true)?;
+        let (tree, held) = claim(at, dir)?;
         let queue = Queue::open(&tree)?;
         let root = identity(&tree)?;
         let round = store::rounds(dir)?.last().copied().unwrap_or(0);
@@ -350,21 +358,15 @@ impl Recorder {
             round: self.log.round,
             root: self.root.clone(),
             events: self.events,
+            pid: self.pid.cast_unsigned(),
             lost: self.log.lost.map(|why| why.to_string()),
             ranges: self.ranges(),
         }
     }
 
-    /// Answers one question. Who does not ask in time, or not what can be answered, gets nothing.
+    /// Answers one question. Who does not ask what can be answered gets nothing.
     fn serve(&mut self, stream: &UnixStream) -> Result<()> {
-        let timed =
-            stream.set_read_timeout(Some(QUESTION)).and_then(|()| stream.set_write_timeout(Some(QUESTION)));
-        let mut line = String::new();
-        if timed.is_err()
-            || BufReader::new(stream.take(limits::RECORDER_LINE as u64)).read_line(&mut line).is_err()
-        {
-            return Ok(());
-        }
+        let Some(line) = question(stream) else { return Ok(()) };
         self.drain()?;
         if let Some((number, late)) = rotation(&line) {
             if number > self.log.round {
@@ -373,12 +375,7 @@ impl Recorder {
         } else if line.trim() != "status" {
             return Ok(());
         }
-        if let Ok(mut text) = serde_json::to_string(&self.answer()) {
-            text.push('\n');
-            // Who asked and went away does not end the recorder.
-            let mut stream = stream;
-            let _ = stream.write_all(text.as_bytes());
-        }
+        reply(stream, &self.answer());
         Ok(())
     }
 
@@ -423,7 +420,29 @@ impl Drop for Recorder {
     }
 }
 
-fn listen(dir: &Path) -> Result<UnixListener> {
+/// Opens the tree, and takes the directory of the source for one recorder. Errors: class `Busy` if it has one.
+pub(super) fn claim(at: &Path, dir: &Path) -> Result<(Root, File)> {
+    super::apply::check_apart(at, dir)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(Error::io(dir.display(), "creating it", e));
+        }
+        _ => {}
+    }
+    let tree = Root::open(at)?;
+    let path = dir.join(LOCK);
+    let held = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| Error::io(path.display(), "opening it", e))?;
+    lock::lock(&held, &path, true)?;
+    Ok((tree, held))
+}
+
+pub(super) fn listen(dir: &Path) -> Result<UnixListener> {
     let (_open, short) = socket_path(dir)?;
     let path = dir.join(SOCKET);
     match std::fs::remove_file(&path) {

@@ -3,6 +3,7 @@
 use super::{output, value};
 use crate::base::{Class, Error, Result};
 use crate::capture::big::BigOptions;
+use crate::capture::keeper::Prepared;
 use crate::capture::noter;
 use crate::capture::record::Recorder;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -17,6 +18,8 @@ use std::process::{Child, Command, ExitStatus};
 pub enum Backend {
     /// Events of the whole file system, from all processes; needs root
     Fanotify,
+    /// System calls of a command, and of nobody else; needs no privileges
+    Seccomp,
 }
 
 /// The command line of `cfor-log record`.
@@ -44,7 +47,9 @@ pub struct RecordArgs {
 
 /// `cfor-log record`
 pub fn record(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
-    let Backend::Fanotify = args.backend;
+    if args.backend == Backend::Seccomp {
+        return record_command(args, quiet);
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|e| Error::os(Class::Internal, "signals", "taking them", e))?;
     let mut noter = Command::new("/proc/self/exe");
@@ -81,11 +86,44 @@ pub fn record(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
     // Not less than an error, so it is told to who wants quiet too.
     recorder.run(end, |news| output::tell(&format!("cfor-log: {root}: {news}\n")))?;
     let signal = signal.or_else(|| status.and_then(|status| status.signal()));
+    end_as(signal, status.and_then(|status| status.code()))
+}
+
+/// The same for a command whose own calls are seen.
+fn record_command(args: &RecordArgs, quiet: bool) -> anyhow::Result<()> {
+    let log = args.log.display();
+    if args.command.is_empty() {
+        let error =
+            Error::new(Class::Usage, format!("{log}: recording: a command is needed whose calls are seen"));
+        let try_this = format!(
+            "cfor-log record --backend seccomp --log {log} --root {} -- COMMAND",
+            args.root.display()
+        );
+        return Err(error.hint(try_this).into());
+    }
+    let prepared = Prepared::open(&args.root, &args.log)?;
+    if args.json {
+        output::print_json(&prepared.answer())?;
+    }
+    if !quiet {
+        output::tell(&format!("{}: recording into {log}\n", args.root.display()));
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let status = prepared.run(&args.command, &|error| {
+        output::tell(&format!(
+            "cfor-log: {error}\ncfor-log: the command goes on unrecorded; the next dump scans\n"
+        ));
+    })?;
+    end_as(status.terminating_signal(), status.exit_status())
+}
+
+/// Ends as the command did.
+fn end_as(signal: Option<i32>, code: Option<i32>) -> anyhow::Result<()> {
     if let Some(signal) = signal {
         // It fails only for signals that do not end a process.
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
-    match status.and_then(|status| status.code()) {
+    match code {
         None | Some(0) => Ok(()),
         Some(code) => std::process::exit(code),
     }

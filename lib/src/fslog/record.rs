@@ -18,11 +18,14 @@ pub enum Lost {
     Torn = 3,
     /// The recorder ended without closing its generation.
     NotClosed = 4,
+    /// A call could not be followed to what it changes.
+    Unseen = 5,
 }
 
 impl Lost {
     fn from_u8(number: u8) -> Option<Self> {
-        [Self::Overflow, Self::Gap, Self::Torn, Self::NotClosed].into_iter().find(|why| *why as u8 == number)
+        let all = [Self::Overflow, Self::Gap, Self::Torn, Self::NotClosed, Self::Unseen];
+        all.into_iter().find(|why| *why as u8 == number)
     }
 }
 
@@ -33,6 +36,7 @@ impl fmt::Display for Lost {
             Self::Gap => "nobody recorded for a while",
             Self::Torn => "the end of the log is torn",
             Self::NotClosed => "the recorder did not close its generation",
+            Self::Unseen => "a system call could not be followed",
         })
     }
 }
