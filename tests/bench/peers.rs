@@ -22,7 +22,12 @@ pub struct Peer {
     /// The process that is measured.
     pub server: Server,
     _behind: Vec<Server>,
+    /// What is kept on a disk until the servers have gone.
+    disk: Option<Dir>,
 }
+
+/// Size of an image over which marks are spread, in MiB.
+pub const WIDE: u64 = 64 << 10;
 
 const SIZE_OPTION: &str = "--known-equal";
 
@@ -40,7 +45,7 @@ fn free_port() -> u16 {
 pub fn nbdkit_file(dir: &Dir) -> Peer {
     let socket = dir.path("nbdkit.sock");
     let server = nbdkit(dir, &socket, &["file", &dir.path("near.img").to_string_lossy()]);
-    Peer { uri: unix(&socket), server, _behind: Vec::new() }
+    Peer { uri: unix(&socket), server, _behind: Vec::new(), disk: None }
 }
 
 /// The far copy: its server, and how a client names it.
@@ -75,6 +80,21 @@ pub fn one_leg(dir: &Dir) -> Peer {
     mirrord(dir, &format!("far={}", dir.path("far.img").display()), Some("far"), Vec::new())
 }
 
+/// The same over an image of [`WIDE`] MiB that is a hole at first, its state on a disk, its marks that durable and
+/// none of them made yet.
+pub fn durable(dir: &Dir, durability: &str) -> Peer {
+    for name in ["near.img", "far.img"] {
+        let image = std::fs::File::create(dir.path(name)).expect("image");
+        image.set_len(WIDE << 20).expect("image");
+    }
+    let disk = Dir::new_in(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let far = format!("far={}", dir.path("far.img").display());
+    let options = ["--map-durability", durability];
+    let mut peer = mirrord_with(dir, &disk, &far, Some("far"), &options, Vec::new());
+    peer.disk = Some(disk);
+    peer
+}
+
 /// mirrord over the near image and a far one.
 pub fn mirror(dir: &Dir, kind: Far) -> Peer {
     let (server, uri) = far(dir, kind);
@@ -82,21 +102,33 @@ pub fn mirror(dir: &Dir, kind: Far) -> Peer {
 }
 
 fn mirrord(dir: &Dir, far: &str, out: Option<&str>, behind: Vec<Server>) -> Peer {
+    mirrord_with(dir, dir, far, out, &[], behind)
+}
+
+/// mirrord over images in `dir`, its state in `at`.
+fn mirrord_with(
+    dir: &Dir,
+    at: &Dir,
+    far: &str,
+    out: Option<&str>,
+    options: &[&str],
+    behind: Vec<Server>,
+) -> Peer {
     let near = format!("near={}", dir.path("near.img").display());
     let size = std::fs::metadata(dir.path("near.img")).expect("image").len().to_string();
-    let _ = std::fs::remove_dir_all(dir.state().join("vol"));
-    dir.mirrord(&["create", "vol", "--size", &size, "--leg", &near, "--leg", far, SIZE_OPTION])
-        .run()
-        .expect(0);
+    let _ = std::fs::remove_dir_all(at.state().join("vol"));
+    let mut create = vec!["create", "vol", "--size", &size, "--leg", &near, "--leg", far, SIZE_OPTION];
+    create.extend(options);
+    at.mirrord(&create).run().expect(0);
     let socket = dir.path("vol.sock");
     let mut command = Command::new(bin("mirrord"));
-    command.env("MIRROR_STATE_DIR", dir.state()).args(["serve", "vol", "--unix"]).arg(&socket);
+    command.env("MIRROR_STATE_DIR", at.state()).args(["serve", "vol", "--unix"]).arg(&socket);
     let server = Server::start_on(&mut command, &dir.path("mirrord.log"), &socket);
-    dir.mirrord(&["wait", "vol", "--until", "synced", "--timeout", "60s"]).run().expect(0);
+    at.mirrord(&["wait", "vol", "--until", "synced", "--timeout", "60s"]).run().expect(0);
     if let Some(leg) = out {
-        dir.mirrord(&["leg", "detach", "vol", leg]).run().expect(0);
+        at.mirrord(&["leg", "detach", "vol", leg]).run().expect(0);
     }
-    Peer { uri: unix(&socket), server, _behind: behind }
+    Peer { uri: unix(&socket), server, _behind: behind, disk: None }
 }
 
 /// qemu-storage-daemon: a quorum of two over the near image and an NBD child, both of which must answer.
@@ -125,5 +157,5 @@ pub fn quorum(dir: &Dir, kind: Far) -> Peer {
             "type=nbd,id=e,node-name=both,writable=on,name=vol",
         ]);
     let server = Server::start_on(&mut command, &dir.path("quorum.log"), &socket);
-    Peer { uri: unix(&socket), server, _behind: vec![behind] }
+    Peer { uri: unix(&socket), server, _behind: vec![behind], disk: None }
 }

@@ -13,7 +13,7 @@ pub fn show(row: &Row, options: &Options) {
     println!("# {}", row.name);
     let (dir, peer) = row.ours(options);
     let pid = peer.server.pid().to_string();
-    let load = || row.load.run(&peer.uri, options.mib, options.seconds);
+    let load = || row.load.run(&peer.uri, row.mib.unwrap_or(options.mib), options.seconds);
     println!("{:.0} requests/s alone", load());
 
     let counts = dir.path("strace");

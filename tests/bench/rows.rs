@@ -17,6 +17,8 @@ pub struct Row {
     pub must: f64,
     /// See `must`.
     pub aim: f64,
+    /// Size of the images in MiB, if it is not the option's.
+    pub mib: Option<u64>,
     theirs: fn(&Dir) -> Peer,
     ours: fn(&Dir) -> Peer,
 }
@@ -42,6 +44,7 @@ pub fn all() -> Vec<Row> {
         peer: "nbdkit file",
         must: 0.9,
         aim: 1.1,
+        mib: None,
         theirs: peers::nbdkit_file,
         ours: peers::one_leg,
     };
@@ -57,6 +60,7 @@ pub fn all() -> Vec<Row> {
         peer: "qsd quorum",
         must,
         aim,
+        mib: None,
         theirs: |dir| peers::quorum(dir, Far::NbdkitUnix),
         ours: |dir| peers::mirror(dir, Far::NbdkitUnix),
     };
@@ -91,6 +95,15 @@ pub fn all() -> Vec<Row> {
         reads("mirror-read-4k-d16", load("randread", "4k", 16)),
         reads("mirror-read-4k-d1", load("randread", "4k", 1)),
         reads("mirror-read-1m-d4", load("read", "1m", 4)),
+        Row {
+            peer: "durability process",
+            must: 0.7,
+            aim: 0.9,
+            mib: Some(peers::WIDE),
+            theirs: |dir| peers::durable(dir, "process"),
+            ours: |dir| peers::durable(dir, "power"),
+            ..single("map-power-write-4k-d16", load("randwrite", "4k", 16))
+        },
     ]
 }
 
@@ -101,10 +114,10 @@ impl Row {
         let dir = images(options);
         for _ in 0..options.runs {
             let theirs = (self.theirs)(&dir);
-            figures.theirs.push(self.load.run(&theirs.uri, options.mib, options.seconds));
+            figures.theirs.push(self.load.run(&theirs.uri, self.mib.unwrap_or(options.mib), options.seconds));
             drop(theirs);
             let ours = (self.ours)(&dir);
-            figures.ours.push(self.load.run(&ours.uri, options.mib, options.seconds));
+            figures.ours.push(self.load.run(&ours.uri, self.mib.unwrap_or(options.mib), options.seconds));
         }
         figures
     }

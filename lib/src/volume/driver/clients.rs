@@ -110,7 +110,7 @@ impl Driver<'_> {
             };
             match received {
                 Received::Some => {}
-                Received::Blocked if tries > 0 && client.input.is_filling() => {
+                Received::Blocked if tries > 0 && client.input.is_filling_little() => {
                     tries -= 1;
                     continue;
                 }

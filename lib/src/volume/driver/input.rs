@@ -127,6 +127,11 @@ impl Input {
         self.filling.is_some()
     }
 
+    /// The same, where waiting would cost more than the rest of it.
+    pub(super) fn is_filling_little(&self) -> bool {
+        self.filling.as_ref().is_some_and(|f| f.request.length < u64::from(LEAN))
+    }
+
     /// One receive. Only when [`Input::is_hungry`].
     pub(super) fn receive(&mut self, fd: BorrowedFd<'_>) -> Received {
         let result = if self.filling.is_some() {

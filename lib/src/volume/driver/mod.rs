@@ -80,6 +80,8 @@ const IO_THREADS: usize = 8;
 const MAP_THREADS: usize = 4;
 /// With more requests in flight there is always something to do.
 const SPIN_REQUESTS: usize = 2;
+/// With more bytes in flight it is the copying that takes the time, and a processor is better used for that.
+const SPIN_BYTES: usize = 64 << 10;
 /// Connection deadlines are looked at so often, in milliseconds.
 const SWEEP_MS: u64 = 200;
 
@@ -443,7 +445,8 @@ impl<'a> Driver<'a> {
     /// Asks the sockets for a while, where a wake-up would cost more than what is awaited. Says whether something
     /// came.
     fn spin(&mut self, ready: &mut Vec<epoll::Event>) -> bool {
-        let quiet = self.totals.requests <= SPIN_REQUESTS && self.clients.len() > 0;
+        let little = self.totals.requests <= SPIN_REQUESTS && self.totals.bytes <= SPIN_BYTES;
+        let quiet = little && self.clients.len() > 0;
         if self.config.spin_us == 0 || !self.may_spin || !quiet || !self.patience.is_worth_it() {
             return false;
         }
