@@ -16,6 +16,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// Words between two that are written with them: a page of a disk is written as a whole anyway.
+const NEAR: usize = 512;
+
 /// A map file that is held, and its marks.
 #[derive(Debug)]
 pub struct HeldMap {
@@ -91,8 +94,10 @@ impl HeldMap {
         for range in blocks.iter().filter(|range| !range.is_empty()) {
             self.marks.remove_range(range.clone());
         }
-        for range in blocks.iter().filter(|range| !range.is_empty()) {
-            self.write((range.start / 64) as usize..(range.end.div_ceil(64)) as usize)?;
+        let words = blocks.iter().filter(|range| !range.is_empty());
+        let words = words.map(|range| (range.start / 64) as usize..range.end.div_ceil(64) as usize);
+        for words in gather(words.collect()) {
+            self.write(words)?;
         }
         self.file.sync_data().map_err(|e| Error::io(&self.name, "syncing it", e))
     }
@@ -107,6 +112,19 @@ impl HeldMap {
         }
         Ok(())
     }
+}
+
+/// The same words, and those between two that are near each other, in as few ranges as that takes.
+fn gather(mut words: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    words.sort_unstable_by_key(|range| range.start);
+    let mut gathered: Vec<Range<usize>> = Vec::new();
+    for range in words {
+        match gathered.last_mut() {
+            Some(last) if range.start <= last.end + NEAR => last.end = last.end.max(range.end),
+            _ => gathered.push(range),
+        }
+    }
+    gathered
 }
 
 #[cfg(test)]
@@ -166,5 +184,19 @@ mod tests {
         let path = dir.path().join("m");
         drop(MapFile::create(&path, &identity(Id([2; 16])), Id::NONE, Fill::Dirty).expect("create"));
         assert_eq!(HeldMap::open(&path).expect_err("leg").class, Class::Refused);
+    }
+
+    #[test]
+    fn words_that_are_near_each_other_are_written_at_once() {
+        let far = 10 + NEAR + 1;
+        let table: [(&[Range<usize>], &[Range<usize>]); 4] = [
+            (&[], &[]),
+            (&[5..6, 1..2, 4..9], &[1..9]),
+            (&[8..10, 9 + NEAR..10 + NEAR], &[8..10 + NEAR]),
+            (&[far..far + 1, 8..10], &[8..10, far..far + 1]),
+        ];
+        for (words, gathered) in table {
+            assert_eq!(gather(words.to_vec()), gathered);
+        }
     }
 }
