@@ -128,7 +128,7 @@ _cfor__log() {
             return 0
             ;;
         cfor__subcmd__log__subcmd__dump)
-            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --no-scan --snapshot --backend --dry-run --progress --json --quiet --help"
+            opts="-o -n -q -h --root --output --standby --full --privileged --atime --barrier --no-scan --snapshot --backend --format --dry-run --progress --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -155,6 +155,10 @@ _cfor__log() {
                     return 0
                     ;;
                 --backend)
+                    COMPREPLY=($(compgen -W "btrfs" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
                     COMPREPLY=($(compgen -W "btrfs" -- "${cur}"))
                     return 0
                     ;;

@@ -84,6 +84,7 @@ complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -s o -l output -
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l standby -d 'Which standby it is for' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l barrier -d 'Run by /bin/sh with `MIRROR_PHASE`=pre-dump, dump, post-dump or abort-dump' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l backend -d 'Look at nothing but what differs between two snapshots, unless the earlier one is lost' -r -f -a "btrfs\t'Snapshots that are kept in LOG, and `btrfs send --no-data`; needs root'"
+complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l format -d 'Write a stream that another program takes, instead of a dump for apply' -r -f -a "btrfs\t'A stream for `btrfs receive`'"
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l full -d 'Everything, whatever the standby has acknowledged'
 complete -c cfor-log -n "__fish_cfor_log_using_subcommand dump" -l privileged -d 'Include trusted.* and all security.* attributes'

@@ -136,6 +136,7 @@ _arguments "${_arguments_options[@]}" : \
 '--standby=[Which standby it is for]:NAME:_default' \
 '--barrier=[Run by /bin/sh with \`MIRROR_PHASE\`=pre-dump, dump, post-dump or abort-dump]:COMMAND:_default' \
 '(--snapshot --no-scan --full -n --dry-run)--backend=[Look at nothing but what differs between two snapshots, unless the earlier one is lost]:BACKEND:((btrfs\:"Snapshots that are kept in LOG, and \`btrfs send --no-data\`; needs root"))' \
+'(-n --dry-run)--format=[Write a stream that another program takes, instead of a dump for apply]:FORMAT:((btrfs\:"A stream for \`btrfs receive\`"))' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '--full[Everything, whatever the standby has acknowledged]' \
 '--privileged[Include trusted.* and all security.* attributes]' \
@@ -161,7 +162,7 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 ':log -- The directory where the source remembers its rounds:_files' \
 ':standby -- Which standby:_default' \
-'::round -- The round that it has, as apply prints it:_default' \
+'::round -- The round that it has, as apply prints it; its number alone where something else took the dump:_default' \
 && ret=0
 ;;
 (apply)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub const TOOLS: [&str; 7] = ["root", "rsync", "loop", "mkfs.xfs", "mkfs.btrfs", "mkfs.ext4", "btrfs"];
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

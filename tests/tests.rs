@@ -17,6 +17,7 @@ mod cfor_ranges; // byte ranges of big files: each way to change them, and what 
 mod cfor_received; // streams of btrfs send applied to standbys on other file systems
 mod cfor_record; // changes seen as they happen, by the recorder
 mod cfor_seccomp; // a command whose own system calls are recorded
+mod cfor_sent; // dumps as streams that btrfs receive takes
 mod cfor_trees; // random trees on four file systems end identical
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread

@@ -7,10 +7,10 @@
 //! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
 //! - [`big`] has ranges of big files, which [`noter`] notes in a process of its own.
 //! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
-//! - [`receive`] makes dumps of what `btrfs send` wrote.
 //! - [`keeper`] runs a command whose own system calls are seen, without privileges: [`filter`] says which of them
 //!   ([`calls`]), [`notify`] is how the kernel tells of them, [`notified`] the recorder, which looks at what they lead to
 //!   ([`seen`], [`tracee`], [`opened`]).
+//! - [`receive`] makes dumps of what `btrfs send` wrote, [`export`] what `btrfs receive` takes of dumps.
 //! - [`far`] offers trees to another machine, [`afar`] uses them from there.
 //!
 //! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
@@ -25,6 +25,7 @@ pub mod calls;
 pub mod clones;
 pub mod contents;
 pub mod dump;
+pub mod export;
 pub mod extents;
 pub mod fanotify;
 pub mod far;

@@ -1,12 +1,15 @@
 //! The verbs of `cfor-log` that look at trees: `scan`, `dump`, `ack`, `apply`, `verify`, `seed`.
 
-pub use super::tree_args::{AckArgs, ApplyArgs, DumpArgs, DumpBackend, ScanArgs, SeedArgs, VerifyArgs};
+pub use super::tree_args::{
+    AckArgs, ApplyArgs, DumpArgs, DumpBackend, DumpFormat, ScanArgs, SeedArgs, VerifyArgs,
+};
 use super::watching::{Patient, watched};
 use super::{output, tree_far};
 use crate::base::units::show_size;
 use crate::base::{Class, Error, Result};
 use crate::capture::apply::{ApplyOptions, ApplyReport, apply, check_apart};
 use crate::capture::dump::{DumpOptions, DumpReport, dump};
+use crate::capture::export::export;
 use crate::capture::root::Root;
 use crate::capture::seed::seed;
 use crate::capture::store::{self, Store};
@@ -138,7 +141,7 @@ pub fn dump_tree(args: &DumpArgs, quiet: bool) -> anyhow::Result<()> {
     }
     let again = "the same command again: it begins at the same round";
     let report = watched(TOOL, args.watching.to(quiet), again, |watch| {
-        dump_into(&DumpOptions { watch: watch.clone(), ..options }, &args.output)
+        dump_into(&DumpOptions { watch: watch.clone(), ..options }, args.format, &args.output)
     })?;
     if args.json {
         return output::print_json(&report);
@@ -157,10 +160,23 @@ pub fn dump_tree(args: &DumpArgs, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn dump_into(options: &DumpOptions, output: &Path) -> Result<DumpReport> {
+/// A dump, or the stream of another format.
+fn dump_as<W: std::io::Write>(
+    format: Option<DumpFormat>,
+    options: &DumpOptions,
+    object: &str,
+    out: W,
+) -> Result<(DumpReport, W)> {
+    match format {
+        Some(DumpFormat::Btrfs) => export(options, object, out),
+        None => dump(options, object, out),
+    }
+}
+
+fn dump_into(options: &DumpOptions, format: Option<DumpFormat>, output: &Path) -> Result<DumpReport> {
     if is_standard(output) {
         let out = Patient::new(std::io::stdout(), &options.watch);
-        return Ok(dump(options, "standard output", BufWriter::with_capacity(1 << 20, out))?.0);
+        return Ok(dump_as(format, options, "standard output", BufWriter::with_capacity(1 << 20, out))?.0);
     }
     let absolute = std::path::absolute(output).map_err(|e| Error::io(output.display(), "finding it", e))?;
     check_apart(&options.root, &absolute)?;
@@ -170,7 +186,7 @@ fn dump_into(options: &DumpOptions, output: &Path) -> Result<DumpReport> {
     }
     let draft = Draft::new(output)?;
     let out = BufWriter::with_capacity(1 << 20, draft.file());
-    let (report, mut out) = dump(options, &output.display().to_string(), out)?;
+    let (report, mut out) = dump_as(format, options, &output.display().to_string(), out)?;
     out.flush().map_err(|e| Error::io(output.display(), "writing it", e))?;
     drop(out);
     draft.publish(true)?;
@@ -202,12 +218,20 @@ pub fn ack(args: &AckArgs) -> anyhow::Result<()> {
             return Err(Error::new(Class::Differs, text).into());
         }
     }
-    let round: Round = text.trim().parse()?;
+    let text = text.trim();
+    let number: Option<u64> = text.parse().ok();
+    let round: Option<Round> = if number.is_none() { Some(text.parse()?) } else { None };
     if !args.log.is_dir() {
         let text = format!("{}: acknowledging: it is no directory of a source", args.log.display());
         return Err(Error::new(Class::Usage, text).into());
     }
-    Store::open(&args.log)?.acknowledge(&args.standby, round)?;
+    let store = Store::open(&args.log)?;
+    let round = match (round, number) {
+        (Some(round), _) => round,
+        (None, number) => store.load(number.unwrap_or_default())?.round,
+    };
+    store.acknowledge(&args.standby, round)?;
+    drop(store);
     if args.json {
         let (standby, round) = (args.standby.to_string(), round.to_string());
         return output::print_json(&Acknowledged { schema: "cfor-ack/1", standby, round });

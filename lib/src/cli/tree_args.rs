@@ -12,6 +12,13 @@ pub enum DumpBackend {
     Btrfs,
 }
 
+/// What a dump is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DumpFormat {
+    /// A stream for `btrfs receive`
+    Btrfs,
+}
+
 /// How long work is watched.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Watching {
@@ -88,6 +95,9 @@ pub struct DumpArgs {
     /// Look at nothing but what differs between two snapshots, unless the earlier one is lost
     #[arg(long, value_enum, conflicts_with_all = ["snapshot", "no_scan", "full", "dry_run"])]
     pub(super) backend: Option<DumpBackend>,
+    /// Write a stream that another program takes, instead of a dump for apply
+    #[arg(long, value_enum, conflicts_with = "dry_run")]
+    pub(super) format: Option<DumpFormat>,
     /// Say what would be dumped, and how much; write nothing
     #[arg(short = 'n', long, conflicts_with_all = ["barrier", "snapshot"])]
     pub(super) dry_run: bool,
@@ -105,7 +115,7 @@ pub struct AckArgs {
     pub(super) log: PathBuf,
     /// Which standby
     pub(super) standby: Name,
-    /// The round that it has, as apply prints it
+    /// The round that it has, as apply prints it; its number alone where something else took the dump
     #[arg(default_value = "-")]
     pub(super) round: String,
     /// Print what is remembered as JSON

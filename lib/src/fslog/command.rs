@@ -43,6 +43,7 @@ pub mod attribute {
     #![allow(missing_docs)] // each is called as in the kernel
     pub const UUID: u16 = 1;
     pub const CTRANSID: u16 = 2;
+    pub const INO: u16 = 3;
     pub const SIZE: u16 = 4;
     pub const MODE: u16 = 5;
     pub const UID: u16 = 6;
