@@ -35,6 +35,8 @@ pub struct Offer {
     pub size: u64,
     pub flags: u16,
     pub structured: bool,
+    /// `base:allocation` is offered, as context 7; what is answered is a script's.
+    pub holes: bool,
 }
 
 /// `HAS_FLAGS`, `FLUSH`, `FUA`, `TRIM`, `WRITE_ZEROES`.
@@ -74,7 +76,7 @@ impl Fake {
         let fake = Self {
             socket,
             image: Arc::new(Mutex::new(vec![0; size as usize])),
-            offer: Arc::new(Mutex::new(Offer { size, flags: FLAGS, structured: true })),
+            offer: Arc::new(Mutex::new(Offer { size, flags: FLAGS, structured: true, holes: false })),
             connections: Arc::new(AtomicUsize::new(0)),
             handshake: Arc::new(Mutex::new(None)),
             header: Arc::new(Mutex::new(None)),
@@ -262,6 +264,10 @@ impl Peer {
         loop {
             let (option, _) = self.option()?;
             match option {
+                10 if offer.structured && offer.holes => {
+                    self.option_reply(10, 4, b"\0\0\0\x07base:allocation")?;
+                    self.option_reply(10, 1, &[])?;
+                }
                 8 if offer.structured => {
                     self.structured = true;
                     self.option_reply(8, 1, &[])?;

@@ -432,7 +432,8 @@ fn c27_a_leg_that_comes_back_smaller_or_read_only_is_refused_until_it_is_itself_
         assert_eq!(scene.client.pread(0, 131_072), pattern(0, 131_072));
         assert!(!written.load(Ordering::SeqCst));
         scene.fake.offer(|offer| {
-            *offer = super::fake::Offer { size: SIZE, flags: super::fake::FLAGS, structured: true }
+            *offer =
+                super::fake::Offer { size: SIZE, flags: super::fake::FLAGS, structured: true, holes: false }
         });
         scene.fake.be_honest();
         scene.volume.wait_synced();

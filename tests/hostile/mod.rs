@@ -4,6 +4,7 @@
 mod bounds; // memory and other clients' patience while somebody floods, stalls or never reads
 mod extended; // extended headers, both ways; C8, S30, S32
 mod fake; // an NBD server that lies as a script tells it
+mod holes; // what legs say of their holes; C9, C12, C18, C22
 mod leg; // C-cases: such a server is a leg
 mod leg_life; // C-cases: connections to it that end, come late, or come back as another
 mod raw; // an NBD client without scruples

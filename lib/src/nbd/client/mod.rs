@@ -2,13 +2,15 @@
 
 pub mod assembly;
 pub mod blocking;
-pub mod handshake;
+pub mod extents;
+mod handshake;
 mod negotiate;
 pub mod pipelined;
 pub mod replies;
 
 pub use assembly::{Assembly, PlainAssembly, ReadAssembly};
 pub use blocking::Blocking;
+pub use extents::StatusAssembly;
 pub use handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 pub use pipelined::Pipelined;
 pub use replies::{Reply, ReplyParser};

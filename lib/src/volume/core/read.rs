@@ -81,6 +81,8 @@ impl Core {
                 });
             }
             Err(NoLeg::Away) => self.park_read(slot, self.now_ms),
+            // That everything is data is never wrong.
+            Err(NoLeg::Failed) if extents => self.refuse(slot, Fault::NotSupported),
             Err(NoLeg::Failed) => {
                 let retries = legs_of(tried).map(|ix| self.legs[ix].config.retries).max().unwrap_or(0);
                 let retry_ms = self.now_ms + limits::RECONNECT_MIN_MS;
@@ -117,7 +119,8 @@ impl Core {
                     self.reply(token, Answer::Data(io));
                 }
                 self.end(slot);
-                for bad in legs_of(tried) {
+                let read = matches!(kind, Kind::Read { .. });
+                for bad in legs_of(tried).filter(|_| read) {
                     self.repair(bad, range);
                 }
             }

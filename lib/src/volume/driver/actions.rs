@@ -48,7 +48,14 @@ impl Driver<'_> {
                 self.zero(leg, io, range, [no_hole, fast, fua]);
             }
             Action::Flush { leg, io } => self.flush_leg(leg, io),
-            Action::Extents { leg, io, range } => self.local(leg, io, range, Work::Extents),
+            Action::Extents { leg, io, range } => match self.legs.get_mut(leg) {
+                Some(Slot { io: LegIo::Remote(remote), .. }) => {
+                    if let Some(link) = remote.link() {
+                        link.extents(io, range);
+                    }
+                }
+                _ => self.local(leg, io, range, Work::Extents),
+            },
             Action::Compare { range, reads } => self.compare(range, &reads),
             Action::Release { io } => {
                 self.reads.remove(&io);

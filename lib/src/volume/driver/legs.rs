@@ -415,13 +415,16 @@ impl Driver<'_> {
             }
         }
         let session = slot.session;
-        for Ended { io, result, data } in ended {
+        for Ended { io, result, data, extents } in ended {
             if let Some((serial, of, n)) = io.inside() {
                 self.looked(of, serial, n, leg, data.as_ref());
                 continue;
             }
             if let Some(data) = data {
                 self.reads.insert(io, data);
+            }
+            if let Some(extents) = extents {
+                self.extents.insert(io, extents);
             }
             self.events.push(Event::Done { leg, session, io, result });
         }

@@ -4,10 +4,15 @@
 
 use super::IoHasher;
 use super::buffers::{Chunk, Pool, Slice, ZERO_LEN};
+use super::exports::ALLOCATION;
+use super::local::EXTENTS;
 use super::output::{Output, Sent};
 use super::slab::Slab;
 use crate::base::{ByteRange, Class, Error, Result};
-use crate::nbd::client::{Assembly, PlainAssembly, ReadAssembly, Reply, ReplyParser, ServerInfo};
+use crate::device::Extent;
+use crate::nbd::client::{
+    Assembly, PlainAssembly, ReadAssembly, Reply, ReplyParser, ServerInfo, StatusAssembly,
+};
 use crate::nbd::{Command, CommandFlags, Errno, Request, TransmissionFlags};
 use crate::volume::core::{Fault, IoId};
 use rustix::event::epoll::EventFlags;
@@ -28,6 +33,9 @@ const PIECES: u32 = 8;
 /// Longest `WRITE_ZEROES` of one request: what every server takes, and still 32 bits.
 const ZEROES_MAX: u64 = 1 << 30;
 
+/// Longest `BLOCK_STATUS`: a client that wants more asks again, and no server searches long for one answer.
+const EXTENTS_MAX: u64 = 1 << 30;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -41,6 +49,8 @@ pub(super) struct Link {
     extended: bool,
     max_payload: u64,
     min_block: u64,
+    /// The id of `base:allocation`, where it was negotiated.
+    allocation: Option<u32>,
     parser: ReplyParser,
     ops: Slab<Op>,
     /// Requests that were sent and not answered, by cookie. One that stays unanswered keeps nothing of others.
@@ -76,6 +86,15 @@ enum What {
     /// Zeroes for a server that has none.
     ZeroByWriting(CommandFlags),
     Flush,
+    /// `BLOCK_STATUS`, and what it brought.
+    Extents(Vec<(u64, u64)>),
+}
+
+impl What {
+    /// Bytes in flight; a question has none.
+    const fn weight(&self, range: ByteRange) -> u64 {
+        if matches!(self, Self::Extents(_)) { 0 } else { range.len }
+    }
 }
 
 /// One request on the wire.
@@ -91,6 +110,7 @@ struct Asked {
 enum Expect {
     Plain(PlainAssembly),
     Read { assembly: ReadAssembly, len: u32, at: usize },
+    Status(StatusAssembly),
 }
 
 /// Payload that is being received into its buffer.
@@ -110,6 +130,8 @@ pub(super) struct Ended {
     pub(super) result: std::result::Result<(), Fault>,
     /// What a read brought.
     pub(super) data: Option<Slice>,
+    /// What a question about holes brought.
+    pub(super) extents: Option<Vec<Extent>>,
 }
 
 /// The io of replies that nobody waits for; the core counts it.
@@ -133,6 +155,7 @@ impl Link {
             extended: info.extended,
             max_payload: u64::from(info.max_payload.max(1)),
             min_block: u64::from(info.min_block.max(1)),
+            allocation: info.contexts.iter().find(|(_, name)| name == ALLOCATION).map(|(id, _)| *id),
             parser: ReplyParser::of(info),
             ops: Slab::default(),
             asked: HashMap::default(),
@@ -209,6 +232,17 @@ impl Link {
         self.begin(io, ByteRange::default(), What::Flush);
     }
 
+    /// Asks which parts of a range are holes; the server may answer for its beginning only.
+    pub(super) fn extents(&mut self, io: IoId, range: ByteRange) {
+        let len = range.len.min(EXTENTS_MAX);
+        self.begin(io, ByteRange { len, ..range }, What::Extents(Vec::new()));
+    }
+
+    /// Whether a question about holes is not answered.
+    pub(super) fn asks_for_holes(&self) -> bool {
+        self.asked.values().any(|asked| matches!(asked.expect, Expect::Status(_)))
+    }
+
     /// The clean end, when nothing is under way.
     pub(super) fn say_goodbye(&mut self) {
         self.ask(Command::Disc, CommandFlags::NONE, ByteRange::default());
@@ -216,7 +250,7 @@ impl Link {
     }
 
     fn begin(&mut self, io: IoId, range: ByteRange, what: What) {
-        self.in_flight_bytes += range.len;
+        self.in_flight_bytes += what.weight(range);
         let op = Op { io, what, range, next: range.offset, pieces: 0, fault: None };
         let key = self.ops.insert(op);
         self.go_on(key);
@@ -233,6 +267,7 @@ impl Link {
             }
             let most = match op.what {
                 What::Zero(_) => ZEROES_MAX,
+                What::Extents(_) => EXTENTS_MAX,
                 What::ZeroByWriting(_) => self.max_payload.min(ZERO_LEN as u64),
                 _ => self.max_payload,
             };
@@ -260,6 +295,11 @@ impl Link {
                     (Command::Write, *flags)
                 }
                 What::Flush => (Command::Flush, CommandFlags::NONE),
+                What::Extents(_) => {
+                    let context = self.allocation.unwrap_or_default();
+                    expect = Expect::Status(StatusAssembly::new(context, range.len, EXTENTS));
+                    (Command::BlockStatus, CommandFlags::NONE)
+                }
             };
             let cookie = self.ask(command, flags, range);
             self.asked.insert(cookie, Asked { op: key, offset: range.offset, expect });
@@ -373,7 +413,7 @@ impl Link {
             if matches!(reply, Reply::Data { .. }) {
                 return Err(lost("the server answered a request that was not made"));
             }
-            ended.push(Ended { io: STRAY, result: Ok(()), data: None });
+            ended.push(Ended { io: STRAY, result: Ok(()), data: None, extents: None });
             return Ok(());
         };
         if self.parser.echo().is_some_and(|echo| echo != asked.offset) {
@@ -382,6 +422,15 @@ impl Link {
         let op = asked.op;
         let (assembly, payload) = match &mut asked.expect {
             Expect::Plain(plain) => (plain.accept(reply)?, None),
+            Expect::Status(status) => {
+                let state = status.accept(reply)?;
+                if state == Assembly::Complete
+                    && let Some(Op { what: What::Extents(found), .. }) = self.ops.get_mut(op)
+                {
+                    *found = status.clone().into_extents();
+                }
+                (state, None)
+            }
             Expect::Read { assembly, len, at } => {
                 let start = |offset: u64, at: usize, first: u64| at + (offset - first) as usize;
                 let first = self.ops.get(op).map_or(0, |o| o.range.offset + *at as u64);
@@ -460,14 +509,25 @@ impl Link {
             return;
         }
         let Some(op) = self.ops.remove(key) else { return };
-        self.in_flight_bytes -= op.range.len;
+        self.in_flight_bytes -= op.what.weight(op.range);
         let result = op.fault.map_or(Ok(()), |errno| Err(fault(errno)));
+        let mut extents = None;
         let data = match op.what {
+            What::Extents(found) if result.is_ok() => {
+                extents = Some(found.into_iter().map(extent).collect());
+                None
+            }
             What::Read(chunk) if result.is_ok() => Some(Chunk::into_slice(chunk, op.range.len as usize)),
             _ => None,
         };
-        ended.push(Ended { io: op.io, result, data });
+        ended.push(Ended { io: op.io, result, data, extents });
     }
+}
+
+/// `NBD_STATE_HOLE` and `NBD_STATE_ZERO` together: what only one of them says is not what we call a hole. Other bits are
+/// other people's.
+fn extent((len, flags): (u64, u64)) -> Extent {
+    Extent { len, hole: flags & 3 == 3 }
 }
 
 const fn fua_flag(fua: bool) -> CommandFlags {

@@ -5,6 +5,7 @@
 //! tried more often than the pause allows, however many there are. The next attempt begins with the first again.
 
 use super::buffers::Pool;
+use super::exports::ALLOCATION;
 use super::link::Link;
 use crate::base::{Address, Class, Error, Result, limits};
 use crate::leg::LegSpec;
@@ -34,6 +35,9 @@ pub(super) struct RemoteLeg {
     pub(super) sent: u64,
     /// Cookies below it were used on earlier connections: a late reply to one must not mean a newer request.
     next_cookie: u64,
+    /// A connection ended while it was asked for holes: by a lie about them, by silence, or by chance. It is not asked
+    /// any more; otherwise a client that goes on asking would cost the leg one connection after the other.
+    mute: bool,
 }
 
 /// One address.
@@ -100,6 +104,7 @@ impl RemoteLeg {
             received: 0,
             sent: 0,
             next_cookie: 1,
+            mute: false,
         })
     }
 
@@ -225,11 +230,9 @@ impl RemoteLeg {
     }
 
     fn open(&mut self, fd: OwnedFd, now_ms: u64, spec: &LegSpec) {
-        let options = ClientOptions {
-            export: self.ways[self.at].uri.export.clone(),
-            contexts: Vec::new(),
-            structured: true,
-        };
+        let contexts = if self.mute { Vec::new() } else { vec![ALLOCATION.to_owned()] };
+        let export = self.ways[self.at].uri.export.clone();
+        let options = ClientOptions { export, contexts, structured: true };
         let deadline_ms = deadline(now_ms, spec);
         self.state = State::Opening(Box::new(Opening {
             fd,
@@ -277,6 +280,7 @@ impl RemoteLeg {
             self.received += link.received();
             self.sent += link.sent();
             self.next_cookie = link.next_cookie();
+            self.mute |= link.asks_for_holes();
         }
         self.state = State::Idle;
     }
@@ -330,13 +334,14 @@ impl Opening {
 }
 
 /// What a server can do, in the core's words.
-pub(super) const fn caps(info: &ServerInfo) -> Caps {
+pub(super) fn caps(info: &ServerInfo) -> Caps {
+    let extents = info.contexts.iter().any(|(_, name)| name == ALLOCATION);
     let zeroes = info.flags.has(TransmissionFlags::SEND_WRITE_ZEROES);
     Caps {
         flush: info.flags.has(TransmissionFlags::SEND_FLUSH),
         fua: info.flags.has(TransmissionFlags::SEND_FUA),
         fast_zero: zeroes && info.flags.has(TransmissionFlags::SEND_FAST_ZERO),
-        extents: false,
+        extents,
     }
 }
 
