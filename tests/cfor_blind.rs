@@ -15,8 +15,7 @@ fn sh(root: &Path, script: &str) {
     Tool::new("/bin/sh").args(&["-ec", script]).dir(root).limit(limit).run().expect(0);
 }
 
-#[test]
-fn what_real_programs_do_is_seen() {
+fn real_programs(kind: &str, options: &[&str]) {
     let programs = ["tar", "sqlite3", "git", "fio", "stress-ng"];
     if !need(&TOOLS) || !need(&programs) {
         return;
@@ -26,7 +25,7 @@ fn what_real_programs_do_is_seen() {
     let fio =
         "fio --name=j --filename=large --size=8m --bs=4k --rw=randwrite --number_ios=300 --output=/dev/null";
     let steps = [
-        ("tar", "mkdir t && tar -cf - -C /usr/include . | tar -xf - -C t".to_owned()),
+        ("tar", "mkdir t && tar -cf - -C /usr/include linux | tar -xf - -C t".to_owned()),
         ("tar again", "tar -cf t.tar t && rm -r t && tar -xf t.tar && rm t.tar".to_owned()),
         (
             "sqlite",
@@ -53,25 +52,54 @@ fn what_real_programs_do_is_seen() {
         ("fio, mapped", format!("{fio} --ioengine=mmap")),
         ("rm", "rm -r t r/linux".to_owned()),
     ];
-    let disk = Disk::new("ext4");
+    let disk = Disk::new(kind);
     let pair = recorded(&disk);
-    let _recorder = Recording::start(&pair);
+    let _recorder = Recording::with(&pair, options);
     round(&pair);
     for (name, script) in steps {
         sh(&pair.source.root, &script);
-        assert_eq!(round(&pair).scanned, None, "{name}");
-        pair.judge(name);
+        assert_eq!(round(&pair).scanned, None, "{kind}: {name}");
+        pair.judge(&format!("{kind}: {name}"));
     }
 }
 
 #[test]
-fn what_stressors_do_is_carried_while_they_run_and_seen_when_they_ended() {
+fn what_real_programs_do_is_seen_on_ext4() {
+    real_programs("ext4", &[]);
+}
+
+#[test]
+fn what_real_programs_do_is_seen_on_xfs_with_ranges() {
+    real_programs("xfs", &["--ranges", "256K"]);
+}
+
+#[test]
+fn what_real_programs_do_is_seen_on_btrfs_with_ranges() {
+    real_programs("btrfs", &["--ranges", "256K"]);
+}
+
+#[test]
+fn what_stressors_do_is_carried_while_they_run_and_seen_when_they_ended_on_ext4() {
+    stressors("ext4", &[]);
+}
+
+#[test]
+fn what_stressors_do_is_carried_while_they_run_and_seen_when_they_ended_on_xfs_with_ranges() {
+    stressors("xfs", &["--ranges", "256K"]);
+}
+
+#[test]
+fn what_stressors_do_is_carried_while_they_run_and_seen_when_they_ended_on_btrfs_with_ranges() {
+    stressors("btrfs", &["--ranges", "256K"]);
+}
+
+fn stressors(kind: &str, options: &[&str]) {
     if !need(&TOOLS) || !need(&["stress-ng"]) {
         return;
     }
-    let disk = Disk::new("ext4");
+    let disk = Disk::new(kind);
     let pair = recorded(&disk);
-    let _recorder = Recording::start(&pair);
+    let _recorder = Recording::with(&pair, options);
     fs::write(pair.source.root.join("f"), "x").expect("write");
     round(&pair);
     let stressors = [
@@ -83,41 +111,31 @@ fn what_stressors_do_is_carried_while_they_run_and_seen_when_they_ended() {
         "--dir",
         "--seek",
         "--fallocate",
-        "--copy-file",
         "--chmod",
         "--utime",
         "--xattr",
-        "--unlink",
     ];
     let mut stress = Command::new("stress-ng");
     stress.args(["--quiet", "--timeout", "4", "--keep-files", "--temp-path"]).arg(&pair.source.root);
-    stress.args([
-        "--hdd-bytes",
-        "4m",
-        "--fallocate-bytes",
-        "4m",
-        "--copy-file-bytes",
-        "4m",
-        "--seek-bytes",
-        "4m",
-    ]);
+    stress.args(["--hdd-bytes", "4m", "--fallocate-bytes", "4m", "--seek-size", "4m"]);
     for stressor in stressors {
         stress.args([stressor, "1"]);
     }
     let mut stress = stress.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("stress-ng");
     let mut rounds = 0;
-    let mut ended = false;
+    let mut ended = None;
     wait_for("the stressors", Duration::from_secs(120), || {
         // A dump of what moves may be refused; it is begun again.
         rounds += u32::from(dump(&pair.source, "x", Vec::new()).is_ok());
-        ended = !matches!(stress.try_wait(), Ok(None));
-        ended
+        ended = stress.try_wait().expect("wait");
+        ended.is_some()
     });
+    assert!(ended.is_some_and(|status| status.success()), "stress-ng did not run: {ended:?}");
     assert!(rounds > 0, "no dump was made while they ran");
     round(&pair);
-    pair.judge("what they left");
+    pair.judge(&format!("{kind}: what they left"));
     assert_eq!(round(&pair).scanned, None);
-    pair.judge("nothing more");
+    pair.judge(&format!("{kind}: nothing more"));
 }
 
 #[test]
