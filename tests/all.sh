@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 need cargo gcc pkg-config nbdkit nbdinfo nbdcopy nbdsh nbdfuse python3-libnbd qemu-img qemu-io qemu-nbd \
     qemu-storage-daemon mkfs.ext4 fsck.ext4 fio nbd-server fusermount3 losetup ddrescuelog bmaptool \
     era_restore thin_restore mkfs.xfs mkfs.btrfs xfs_io rsync setfacl setfattr strace tar sqlite3 git \
-    stress-ng systemd-analyze systemd-socket-activate promtool openssl.pc sshd ssh ssh-keygen ssh-agent \
+    stress-ng perl fsfreeze systemd-analyze systemd-socket-activate promtool openssl.pc sshd ssh ssh-keygen ssh-agent \
     flock addpart mkswap swapon script
 
 # Without a network what an earlier run fetched is used.

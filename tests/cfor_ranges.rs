@@ -3,44 +3,52 @@
 
 use crate::cfor_record::{Recording, TOOLS, bytes_read, recorded, round};
 use crate::cfor_trees::Pair;
-use crate::support::{Disk, Tool, need};
+use crate::support::{Disk, Tool, need, wait_for};
 use mirror::capture::live::{self, RangesAnswer};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-const BLOCK: u64 = 128 << 10;
-const MIB: u64 = 1 << 20;
+pub const BLOCK: u64 = 128 << 10;
+pub const MIB: u64 = 1 << 20;
 /// Files of 4 MiB and more.
-const BIG: [&str; 2] = ["--ranges", "4M"];
+pub const BIG: [&str; 2] = ["--ranges", "4M"];
 
-fn is_there() -> bool {
+pub fn is_there() -> bool {
     need(&TOOLS) && need(&["xfs_io", "strace"])
 }
 
 /// A file with bytes everywhere, or at its ends only.
-fn create(path: &Path, size: u64, sparse: bool) {
+pub fn create(path: &Path, size: u64, sparse: bool) {
     let file = File::create_new(path).expect("create");
     file.set_len(size).expect("size");
     let step = if sparse { size - MIB } else { MIB };
     for at in (0..size).step_by(step as usize) {
-        file.write_all_at(&vec![at as u8 | 1; MIB as usize], at).expect("write");
+        // No two pages alike: what moves is seen.
+        let bytes: Vec<u8> =
+            (0..MIB).map(|byte| ((at + byte) / 4096 % 251) as u8 | 1 << (byte % 8)).collect();
+        file.write_all_at(&bytes, at).expect("write");
     }
 }
 
-fn sh(root: &Path, script: &str) {
+pub fn sh(root: &Path, script: &str) {
     let limit = Duration::from_secs(120);
     Tool::new("/bin/sh").args(&["-ec", script]).dir(root).limit(limit).run().expect(0);
 }
 
-fn ranges(pair: &Pair) -> RangesAnswer {
-    let answer = live::ask(&pair.source.log, "status").expect("ask").expect("a recorder");
-    answer.ranges.expect("ranges")
+pub fn ranges(pair: &Pair) -> RangesAnswer {
+    let mut answer = None;
+    // It may not listen yet.
+    wait_for("the recorder", Duration::from_secs(20), || {
+        answer = live::ask(&pair.source.log, "status").expect("ask");
+        answer.is_some()
+    });
+    answer.and_then(|answer| answer.ranges).expect("ranges")
 }
 
 /// Whether this kernel and file system have ranges; says so if not.
-fn has_ranges(pair: &Pair) -> bool {
+pub fn has_ranges(pair: &Pair) -> bool {
     let off = ranges(pair).off;
     if let Some(why) = &off {
         eprintln!("SKIPPED: {why}");
@@ -50,7 +58,7 @@ fn has_ranges(pair: &Pair) -> bool {
 
 /// Dumps by the program, applies, judges, and gives the bytes that were read.
 #[track_caller]
-fn judged(disk: &Disk, pair: &Pair, what: &str) -> u64 {
+pub fn judged(disk: &Disk, pair: &Pair, what: &str) -> u64 {
     let to = disk.beside("dump");
     let _ = fs::remove_file(&to);
     let (out, read) = bytes_read(disk, pair, &["--no-scan"]);
@@ -116,6 +124,7 @@ fn operations(kind: &str) -> Vec<(&'static str, &'static str, u64)> {
         ("a smaller size", "xfs_io -c 'truncate 14000001' big", 2),
         ("a larger size", "truncate -s 17000000 big", 25),
         ("smaller and as before", "truncate -s 3000000 big; truncate -s 17000000 big", 110),
+        ("bytes everywhere again", "cat other > big", ALL),
         ("by its path", "perl -e 'truncate(\"big\", 16500000)'", 2),
         ("a hole", "xfs_io -c 'fpunch 1048576 65536' big", 1),
         ("zeroes", "xfs_io -c 'fzero 2097152 65536' big", 1),
@@ -173,8 +182,8 @@ fn operations(kind: &str) -> Vec<(&'static str, &'static str, u64)> {
     ];
     if kind != "btrfs" {
         list.insert(9, ("collapse", "xfs_io -c 'fcollapse 10485760 65536' big", 60));
-        list.insert(10, ("insert", "xfs_io -c 'finsert 10485760 131072' big", 60));
-        list.insert(11, ("both", "xfs_io -c 'fcollapse 9437184 65536' -c 'finsert 12582912 65536' big", 60));
+        list.insert(11, ("insert", "xfs_io -c 'finsert 10485760 131072' big", 60));
+        list.insert(12, ("both", "xfs_io -c 'fcollapse 9437184 65536' -c 'finsert 12582912 65536' big", 60));
     }
     if kind != "ext4" {
         list.insert(4, ("a clone into it", "xfs_io -c 'reflink other 1048576 2097152 65536' big", 1));

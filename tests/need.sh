@@ -30,7 +30,7 @@ package_of() {
         fusermount3) echo fuse3 ;;
         systemd-analyze | systemd-socket-activate) echo systemd ;;
         promtool) echo prometheus ;;
-        losetup | flock | script | addpart | mkswap) echo util-linux ;;
+        losetup | flock | script | addpart | mkswap | fsfreeze) echo util-linux ;;
         swapon) echo mount ;;
         sshd) echo openssh-server ;;
         ssh | ssh-keygen | ssh-agent | ssh-add) echo openssh-client ;;

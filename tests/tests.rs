@@ -13,7 +13,8 @@ mod cfor_fuzz; // dumps, indexes, logs and events of every kind of bytes
 mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
 mod cfor_log; // what changed in a tree, dumped and applied; what is refused
 mod cfor_power; // the power fails at every sync of an apply
-mod cfor_ranges; // byte ranges of big files: each way to change them, and what may go wrong
+mod cfor_ranges; // byte ranges of big files: each way to change them
+mod cfor_ranges_trouble; // byte ranges when processes die, stop, were there before, or write while a generation ends
 mod cfor_received; // streams of btrfs send applied to standbys on other file systems
 mod cfor_record; // changes seen as they happen, by the recorder
 mod cfor_seccomp; // a command whose own system calls are recorded

@@ -156,8 +156,6 @@ pub enum Effect {
     Bytes(Change),
     /// The file is mapped so that it may be stored into.
     Mapped,
-    /// It is opened so that it may be written.
-    Opened,
 }
 
 /// What an access does, and how long that may take.
@@ -209,10 +207,8 @@ fn opened(call: Option<&Call>, frames: &[&str], caller: &dyn Caller) -> Effect {
         _ => None,
     };
     match flags {
-        None => all(),
-        Some(flags) if flags & libc::O_TRUNC as u64 != 0 => all(),
-        Some(flags) if flags & libc::O_ACCMODE as u64 == libc::O_RDONLY as u64 => Effect::Nothing,
-        Some(_) => Effect::Opened,
+        Some(flags) if flags & libc::O_TRUNC as u64 == 0 => Effect::Nothing,
+        _ => all(),
     }
 }
 

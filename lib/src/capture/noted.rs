@@ -14,7 +14,7 @@
 use super::access::{Change, Effect, Judged};
 use super::record::MAPPED;
 use crate::base::limits;
-use crate::fslog::state::{KNOWN, NO_LIMIT};
+use crate::fslog::state::NO_LIMIT;
 use crate::fslog::{ObjectId, Record};
 use std::collections::{HashMap, VecDeque};
 
@@ -37,8 +37,6 @@ struct Noted {
     last: u64,
     now: Change,
     mapped: bool,
-    /// Somebody may have it open for writing, and be seen in all that he does.
-    opened: bool,
     operations: HashMap<i32, Operation>,
     /// Accesses without an end in this generation, and in earlier ones with the time when those ended.
     lasting: Change,
@@ -52,8 +50,6 @@ pub struct Book {
     numbers: HashMap<ObjectId, Key>,
     /// Accesses that changed anything: a clock.
     accesses: u64,
-    /// Whether accesses under way are noted again: only a test says no.
-    pub forgetful: bool,
 }
 
 impl Book {
@@ -73,7 +69,6 @@ impl Book {
             last: 0,
             now: Change::default(),
             mapped: false,
-            opened: false,
             operations: HashMap::new(),
             lasting: Change::default(),
             earlier: VecDeque::new(),
@@ -96,16 +91,9 @@ impl Book {
         }
         self.accesses += 1;
         file.last = self.accesses;
-        let change = match &judged.effect {
-            Effect::Bytes(change) => change,
-            Effect::Mapped => {
-                file.mapped = true;
-                return;
-            }
-            Effect::Opened | Effect::Nothing => {
-                file.opened = true;
-                return;
-            }
+        let Effect::Bytes(change) = &judged.effect else {
+            file.mapped = true;
+            return;
         };
         file.now.join(change);
         if judged.lasting {
@@ -141,12 +129,8 @@ impl Book {
     /// `under_way` says whether a thread may still be in a system call.
     pub fn take(&mut self, time: u64, under_way: impl Fn(i32, &str) -> bool) -> (Vec<Record>, u64) {
         let mut records = Vec::new();
-        let forgetful = self.forgetful;
         for file in self.files.values_mut() {
-            let mut now = std::mem::take(&mut file.now);
-            if file.opened || !now.is_nothing() {
-                now.join(&Change::from(KNOWN));
-            }
+            let now = std::mem::take(&mut file.now);
             records.extend(now.records(file.number));
             if file.mapped {
                 records.push(Record::All { id: file.number, why: MAPPED });
@@ -164,11 +148,9 @@ impl Book {
                     next.join(&oldest);
                 }
             }
-            if !forgetful {
-                let earlier = file.earlier.iter().map(|(_, change)| change);
-                let changes = file.operations.values().map(|operation| &operation.change);
-                changes.chain(earlier).for_each(|change| file.now.join(change));
-            }
+            let earlier = file.earlier.iter().map(|(_, change)| change);
+            let changes = file.operations.values().map(|operation| &operation.change);
+            changes.chain(earlier).for_each(|change| file.now.join(change));
         }
         (records, self.accesses)
     }
@@ -178,7 +160,7 @@ impl Book {
     pub fn settle(&mut self, number: ObjectId, access: u64) {
         let file = self.numbers.get(&number).and_then(|key| self.files.get_mut(key));
         let Some(file) = file.filter(|file| file.last <= access) else { return };
-        (file.mapped, file.opened) = (false, false);
+        file.mapped = false;
         file.lasting = Change::default();
         file.earlier.clear();
         file.operations.retain(|_, operation| operation.change.limit != NO_LIMIT);

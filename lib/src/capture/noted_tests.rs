@@ -22,8 +22,7 @@ fn taken(book: &mut Book, time: u64, busy: &[(i32, &str)]) -> (Vec<u64>, u64, bo
         state.add(record);
     }
     let file = state.files.remove(&FILE).unwrap_or_default();
-    let limit = if file.limit == KNOWN { NONE } else { file.limit };
-    (file.ranges.iter().map(|range| range.start).collect(), limit, file.why != 0)
+    (file.ranges.iter().map(|range| range.start).collect(), file.limit, file.why != 0)
 }
 
 const NONE: u64 = u64::MAX;

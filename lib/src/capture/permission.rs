@@ -17,16 +17,6 @@ const PRE_ACCESS: u64 = 0x0010_0000;
 const RANGE: u8 = 6;
 const EVENT_HEAD: usize = 24;
 const INFO_HEAD: usize = 4;
-/// `O_LARGEFILE` of the kernel, which the C library has as 0: without it the kernel refuses to show a file of 2 GiB or
-/// more, and with that the access to it.
-const LARGE_FILE: libc::c_int = if cfg!(any(target_arch = "aarch64", target_arch = "arm")) {
-    0o400_000
-} else if cfg!(any(target_arch = "powerpc64", target_arch = "powerpc")) {
-    0o200_000
-} else {
-    0o100_000
-};
-
 /// An access that waits.
 #[derive(Debug)]
 pub struct Waiting {
@@ -106,7 +96,7 @@ impl Group {
             | libc::FAN_UNLIMITED_MARKS
             | libc::FAN_CLOEXEC
             | libc::FAN_NONBLOCK;
-        let files = libc::O_RDONLY | LARGE_FILE | libc::O_CLOEXEC | libc::O_NOATIME;
+        let files = libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC | libc::O_NOATIME;
         // SAFETY: takes two numbers.
         let raw = unsafe { libc::fanotify_init(flags, files.cast_unsigned()) };
         if raw < 0 {

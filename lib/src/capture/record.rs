@@ -306,8 +306,8 @@ impl Recorder {
             }
             Err(error) => error,
         };
+        let why = if big.is_gone() { BIG_GONE.to_owned() } else { error.message };
         self.log.add(&big.give_up())?;
-        let why = error.message;
         if let Some(ranges) = &mut self.ranges {
             ranges.off = Some(why.clone());
         }
