@@ -35,9 +35,10 @@ use std::time::Duration;
 pub const QUESTION: usize = 17;
 /// Wound up so often at least.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// A thread that waits is not yet asleep when its event is read: so often, and so long, it is waited for.
-const LOOKS: u32 = 100;
-const PAUSE: Duration = Duration::from_micros(100);
+/// A thread that waits is not yet asleep when its event is read, and where all processors are busy it takes its turn
+/// first: so often, and so long, it is waited for, half a second at least.
+const LOOKS: u32 = 2500;
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// What the recorder asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,9 +130,16 @@ impl Caller for Thread {
     }
 }
 
-/// The line of `/proc/TID/syscall`; `None` for a thread that runs, or cannot be seen.
+/// The line of `/proc/TID/syscall`, once the thread sleeps; `None` for one that does not, or cannot be seen.
 fn line_of(thread: &Thread) -> Option<String> {
-    thread.read("syscall").filter(|line| !line.starts_with("running"))
+    for _ in 0..LOOKS {
+        let line = thread.read("syscall")?;
+        if !line.starts_with("running") {
+            return Some(line);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
 }
 
 /// Notes what an access does.
@@ -139,14 +147,7 @@ fn note(book: &mut Book, waiting: &Waiting) -> Result<(), Errno> {
     let stat = fstat(&waiting.file)?;
     let key: Key = (stat.st_dev, stat.st_ino);
     let thread = Thread(waiting.thread);
-    let mut line = line_of(&thread);
-    for _ in 0..LOOKS {
-        if line.is_some() {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        line = line_of(&thread);
-    }
+    let line = line_of(&thread);
     let stack = line.as_ref().and_then(|_| thread.read("stack")).unwrap_or_default();
     let access = Access { inode: stat.st_ino, open: waiting.open, range: waiting.range };
     let call = line.as_deref().and_then(call_of);
