@@ -60,6 +60,17 @@ pub struct Progress {
 impl Progress {
     /// One line for a person.
     pub fn line(&self) -> String {
+        let (text, numbers) = (output::one_line(&self.text), self.numbers());
+        if numbers.is_empty() { text } else { format!("{text}: {numbers}") }
+    }
+
+    /// The same for a narrow place, whose end may be cut off: what moves comes first.
+    pub fn short_line(&self) -> String {
+        let (text, numbers) = (output::one_line(&self.text), self.numbers());
+        if numbers.is_empty() { text } else { format!("{numbers}: {text}") }
+    }
+
+    fn numbers(&self) -> String {
         let mut parts = Vec::new();
         if self.total > 0 {
             let done = self.done.min(self.total);
@@ -73,8 +84,7 @@ impl Progress {
         if let Some(seconds) = self.estimated_seconds_to_finish {
             parts.push(format!("{} left", show_seconds(seconds)));
         }
-        let text = output::one_line(&self.text);
-        if parts.is_empty() { text } else { format!("{text}: {}", parts.join(", ")) }
+        parts.join(", ")
     }
 }
 
@@ -128,7 +138,11 @@ impl Meter {
                     bar.set_length(now.total);
                     bar.set_position(now.done.min(now.total));
                 }
-                bar.set_message(now.line());
+                bar.set_message(now.short_line());
+                if asked {
+                    // A line that stays, above the bar.
+                    bar.suspend(|| output::tell(&format!("{}\n", now.line())));
+                }
                 bar.tick();
             }
             Sink::Lines { last } if asked || last.elapsed() >= LINE_EVERY => {
@@ -136,6 +150,9 @@ impl Meter {
                 output::tell(&format!("{}\n", now.line()));
             }
             Sink::Json(file) => {
+                if asked {
+                    output::tell(&format!("{}\n", now.line()));
+                }
                 if let Ok(mut line) = serde_json::to_vec(&Tagged { schema: SCHEMA, now }) {
                     line.push(b'\n');
                     // Who asked for progress and went away does not stop the work.
@@ -187,6 +204,7 @@ mod tests {
             ..now
         };
         assert_eq!(now.line(), "vol0/far: 25.0 %, 1 MiB of 4 MiB, 1 MiB/s, 3 s left");
+        assert_eq!(now.short_line(), "25.0 %, 1 MiB of 4 MiB, 1 MiB/s, 3 s left: vol0/far");
         assert_eq!(show_seconds(200), "3 min 20 s");
     }
 
