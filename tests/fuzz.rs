@@ -15,8 +15,14 @@
 
 #[path = "fuzz/disk.rs"]
 mod disk; // records and maps
+#[path = "fuzz/files.rs"]
+mod files; // maps of others, files of cfor-log
 #[path = "fuzz/mutate.rs"]
 mod mutate; // from one input to the next
+#[path = "fuzz/streams.rs"]
+mod streams; // deltas, and both sides of `mirror-sync --serve`
+#[path = "fuzz/trees.rs"]
+mod trees; // dumps, indexes and logs
 #[path = "fuzz/wire.rs"]
 mod wire; // the NBD protocol, both sides
 #[path = "fuzz/words.rs"]
@@ -50,6 +56,11 @@ const TARGETS: &[Target] = &[
     ("map-header", disk::map_header, disk::map_headers),
     ("btrfs-send", disk::stream, disk::stream_seeds),
     ("btrfs-receive", disk::received, disk::received_seeds),
+    ("delta", streams::delta, streams::deltas),
+    ("remote-requests", streams::requests, streams::request_seeds),
+    ("remote-replies", streams::replies, streams::reply_seeds),
+    ("map-import", files::map_import, files::map_imports),
+    ("fslog", files::fslog, files::fslogs),
 ];
 
 /// Longest input.
