@@ -48,6 +48,8 @@ mod sync_copy; // mirror-sync between files, servers, streams: what is copied, r
 mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed
 mod sync_delta; // deltas made, sent, applied, staged, rolled back
 mod sync_ends; // one end by itself: several connections, and the loss of one
+mod sync_life; // what a terminal shows, what signals do, servers killed in the middle
+mod sync_order; // the order of syncs, renames and writes, as the kernel sees it
 mod sync_refuse; // what is in use, and the source under another name
 mod sync_sparse; // what a copy costs depends on what is dirty, not on the size
 mod sync_tracker; // increments from a tracker of a running volume

@@ -203,6 +203,12 @@ impl FileDevice {
         self.file.sync_data()
     }
 
+    /// Drops the pages that are clean, so that what is read next comes from the device (`posix_fadvise(2)`): advice,
+    /// which a file system in memory cannot take.
+    pub fn forget(&self) {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     /// Data and holes of `range` in order, adjacent ones of one kind merged; at most `max` of them, so they may
     /// end before the range does. Where the file system cannot tell, all is data.
     pub fn extents(&self, range: ByteRange, max: usize) -> io::Result<Vec<Extent>> {

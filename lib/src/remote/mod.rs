@@ -19,4 +19,6 @@ pub use message::{Call, DeviceFacts, Reply, Request};
 pub use server::{FarDevice, FarStream, FarTree, How, Service, serve};
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

@@ -120,6 +120,10 @@ pub trait End: Send + Sync + Debug {
         Ok(*hasher.finalize().as_bytes())
     }
 
+    /// Drops what the kernel here holds of it in memory, as far as that is on stable storage, so that the next reads
+    /// come from there. Says nothing about caches further away.
+    fn forget(&self) {}
+
     /// Why every further call will fail; `None` while it works.
     fn gone(&self) -> Option<Error> {
         None

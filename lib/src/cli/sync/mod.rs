@@ -237,6 +237,8 @@ impl Copy {
             settled &= matches!(published, Ok(true));
             verdict = published.map(drop);
         } else if args.verify && !args.dry_run && verdict.is_ok() && !report.stopped {
+            // Everything was flushed: what is read now is what lies there, not what was written.
+            self.target.iter().for_each(|target| target.forget());
             let second = self.pass(args, session, Mode::Verify, None);
             verdict = second.verdict().map_err(|error| Error { class: Class::Io, ..error });
             verified = Some(verdict.is_ok() && !second.stopped);

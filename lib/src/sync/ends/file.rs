@@ -158,6 +158,10 @@ impl End for FileEnd {
         Ok(())
     }
 
+    fn forget(&self) {
+        self.file.forget();
+    }
+
     fn gone(&self) -> Option<Error> {
         self.lost.get().or(self.full.get()).cloned()
     }
