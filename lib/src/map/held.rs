@@ -189,14 +189,14 @@ mod tests {
     #[test]
     fn words_that_are_near_each_other_are_written_at_once() {
         let far = 10 + NEAR + 1;
-        let table: [(&[Range<usize>], &[Range<usize>]); 4] = [
-            (&[], &[]),
-            (&[5..6, 1..2, 4..9], &[1..9]),
-            (&[8..10, 9 + NEAR..10 + NEAR], &[8..10 + NEAR]),
-            (&[far..far + 1, 8..10], &[8..10, far..far + 1]),
-        ];
-        for (words, gathered) in table {
-            assert_eq!(gather(words.to_vec()), gathered);
-        }
+        let ranges =
+            |ends: &[(usize, usize)]| ends.iter().map(|&(start, end)| start..end).collect::<Vec<_>>();
+        let check = |words: &[(usize, usize)], gathered: &[(usize, usize)]| {
+            assert_eq!(gather(ranges(words)), ranges(gathered));
+        };
+        check(&[], &[]);
+        check(&[(5, 6), (1, 2), (4, 9)], &[(1, 9)]);
+        check(&[(8, 10), (9 + NEAR, 10 + NEAR)], &[(8, 10 + NEAR)]);
+        check(&[(far, far + 1), (8, 10)], &[(8, 10), (far, far + 1)]);
     }
 }
