@@ -7,7 +7,8 @@ use crate::support::{Disk, Random, Tool, bin, mutate, need, run, wait_for};
 use mirror::capture::live::ask;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -26,7 +27,11 @@ struct Driven {
 impl Driven {
     /// Runs `command` in the tree; it reads lines, and says `done` after each.
     fn start(pair: &Pair, command: &[&str]) -> Self {
-        let mut child = Command::new(bin("cfor-log"))
+        Self::start_by(pair, Command::new(bin("cfor-log")), command)
+    }
+
+    fn start_by(pair: &Pair, mut recorder: Command, command: &[&str]) -> Self {
+        let mut child = recorder
             .args(["-q", "record", "--backend", "seccomp", "--log"])
             .arg(&pair.source.log)
             .arg("--root")
@@ -37,6 +42,7 @@ impl Driven {
             .env("MIRROR_MUTATED", &pair.source.root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .expect("start");
         let stdin = child.stdin.take();
@@ -99,9 +105,12 @@ impl Drop for Driven {
     fn drop(&mut self) {
         // The command ends when its standard input does; its keeper ends after it.
         drop(self.stdin.take());
-        let ends = || !matches!(self.child.try_wait(), Ok(None));
-        if !std::thread::panicking() {
-            wait_for("the end", LIMIT, ends);
+        if std::thread::panicking() {
+            let group = rustix::process::Pid::from_child(&self.child);
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            let _ = self.child.wait();
+        } else {
+            wait_for("the end", LIMIT, || !matches!(self.child.try_wait(), Ok(None)));
         }
     }
 }
@@ -350,6 +359,143 @@ fn what_is_open_when_a_round_begins_is_written_in_it() {
 }
 
 #[test]
+fn without_root_a_command_is_recorded_and_what_may_not_be_looked_at_owes_a_scan() {
+    if !need(&TOOLS) || !need(&["setpriv", "gcc"]) {
+        return;
+    }
+    let disk = Disk::new("ext4");
+    let pair = recorded(&disk);
+    let own = disk.beside("cfor-log");
+    fs::copy(bin("cfor-log"), &own).expect("copy");
+    fs::create_dir(&pair.source.log).expect("mkdir");
+    let nobody = 65534;
+    for path in [&pair.source.log, &pair.source.root] {
+        std::os::unix::fs::chown(path, Some(nobody), Some(nobody)).expect("chown");
+    }
+    fs::set_permissions(disk.beside(""), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let hidden = compiled(&disk, "hidden", HIDDEN, &[]);
+    let mut recorder = Command::new("setpriv");
+    recorder.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own);
+    let mut shell = Driven::start_by(&pair, recorder, &["/bin/sh"]);
+    shell.sh("mkdir d; echo x > d/f; ! touch /usr/nothing 2> /dev/null");
+    round(&pair);
+    shell.sh("grep -q 'NoNewPrivs:.1' /proc/self/status; mv d e; echo y > e/g; exec 9> open; echo z > e/h");
+    judged(&pair, "as nobody");
+    shell.sh("chmod 640 e/f; touch -d 2001-01-01 e/g; ln e/h i; ! rm /etc/passwd 2> /dev/null; rm e/h");
+    judged(&pair, "metadata and links");
+    shell.sh(&hidden);
+    let why = round(&pair).scanned.unwrap_or_default();
+    assert!(why.contains("a system call could not be followed"), "{why}");
+    pair.judge("scanned");
+    shell.sh("echo more >> i");
+    judged(&pair, "and on");
+}
+
+/// A process that may not be looked at makes a directory.
+const HIDDEN: &str = r#"
+#include <sys/prctl.h>
+#include <sys/stat.h>
+int main(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || mkdir("hidden", 0755); }
+"#;
+
+#[test]
+fn paths_are_those_of_the_command_in_a_chroot_too() {
+    if !need(&TOOLS) || !need(&["gcc"]) {
+        return;
+    }
+    let disk = Disk::new("xfs");
+    let pair = recorded(&disk);
+    let jailed = compiled(&disk, "jailed", JAILED, &[]);
+    let mut shell = Driven::shell(&pair);
+    shell
+        .sh("mkdir -p jail/etc jail/deep/er; ln -s /etc jail/abs; ln -s ../../../../../deep jail/deep/er/up");
+    shell.sh("echo x > jail/etc/old; echo x > jail/deep/old");
+    round(&pair);
+    shell.sh(&jailed);
+    judged(&pair, "chroot");
+    for name in ["etc/new", "etc/old", "deep/old", "top", "etc/fd"] {
+        assert_eq!(fs::read(pair.source.root.join("jail").join(name)).expect(name), b"jail", "{name}");
+    }
+}
+
+/// Writes to files by ways that lead elsewhere outside of its root.
+const JAILED: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+static int put(int dir, const char *path) {
+    int fd = openat(dir, path, O_CREAT | O_WRONLY | O_TRUNC, 0644);
+    if (fd < 0) { perror(path); return 1; }
+    int bad = write(fd, "jail", 4) != 4;
+    return close(fd) | bad;
+}
+int main(void) {
+    int etc = open("jail/etc", O_RDONLY | O_DIRECTORY);
+    if (chroot("jail") || chdir("/deep")) return 9;
+    return put(AT_FDCWD, "/abs/new") | put(AT_FDCWD, "../abs/old") | put(AT_FDCWD, "er/up/old")
+        | put(AT_FDCWD, "../../../top") | put(etc, "fd");
+}
+"#;
+
+#[test]
+fn a_keeper_that_is_killed_leaves_a_recorder_whose_dumps_scan() {
+    if !need(&TOOLS) {
+        return;
+    }
+    let disk = Disk::new("ext4");
+    let pair = recorded(&disk);
+    let mut shell = Driven::shell(&pair);
+    shell.sh("echo x > a");
+    round(&pair);
+    shell.child.kill().expect("kill");
+    shell.child.wait().expect("reap");
+    for run in 0..3 {
+        shell.sh(&format!("echo {run} > a; mkdir d{run}"));
+        let report = round(&pair);
+        let why = report.scanned.unwrap_or_default();
+        assert!(why.contains("could not be followed"), "{run}: {why}");
+        pair.judge(&format!("alone, {run}"));
+    }
+    drop(shell.stdin.take());
+    wait_for("the recorder's end", LIMIT, || matches!(ask(&pair.source.log, "status"), Ok(None)));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_costs_a_scan_and_never_the_command() {
+    if !need(&TOOLS) {
+        return;
+    }
+    let disk = Disk::new("ext4");
+    let pair = recorded(&disk);
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    fs::create_dir(&pair.source.log).expect("mkdir");
+    run("mount", &["-t", "tmpfs", "-o", "size=16k", "tmpfs", &text(&pair.source.log)]).expect(0);
+    let (root, log) = (text(&pair.source.root), text(&pair.source.log));
+    let script = "for d in 1 2 3 4 5 6 7 8 9; do for e in 1 2 3 4 5 6 7 8 9; do mkdir $d$e; \
+                  for f in 1 2 3 4 5 6 7 8 9; do echo x > $d$e/f$f; done; done; done; exit 3";
+    let out = Tool::new(bin("cfor-log"))
+        .args(&["record", "--backend", "seccomp", "--root", &root, "--log", &log, "--", "sh", "-c", script])
+        .dir(&pair.source.root)
+        .limit(LIMIT)
+        .run();
+    run("umount", &[&log]).expect(0);
+    assert_eq!(out.code, 3, "{}", out.stderr);
+    assert!(out.stderr.contains("No space left on device"), "{}", out.stderr);
+    assert!(out.stderr.contains("the command goes on unrecorded"), "{}", out.stderr);
+    assert!(pair.source.root.join("99/f9").exists());
+}
+
+/// Compiles a program beside a disk.
+fn compiled(disk: &Disk, name: &str, source: &str, flags: &[&str]) -> String {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (from, to) = (disk.beside(&format!("{name}.c")), disk.beside(name));
+    fs::write(&from, source).expect("write");
+    run("gcc", &[flags, &["-o", &text(&to), &text(&from)]].concat()).expect(0);
+    text(&to)
+}
+
+#[test]
 fn io_uring_is_not_there_and_programs_fall_back() {
     if !need(&TOOLS) || !need(&["fio", "gcc"]) {
         return;
@@ -371,16 +517,9 @@ fn programs_without_the_c_library_and_of_32_bits_are_recorded() {
     }
     let disk = Disk::new("ext4");
     let pair = recorded(&disk);
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let build = |name: &str, source: &str, flags: &[&str]| {
-        let (from, to) = (disk.beside(&format!("{name}.c")), disk.beside(name));
-        fs::write(&from, source).expect("write");
-        run("gcc", &[flags, &["-o", &text(&to), &text(&from)]].concat()).expect(0);
-        text(&to)
-    };
-    let whole = build("whole", STATIC, &["-static", "-O1", "-pthread"]);
-    let small =
-        build("small", I386, &["-m32", "-nostdlib", "-static", "-O1", "-fno-pic", "-fno-stack-protector"]);
+    let whole = compiled(&disk, "whole", STATIC, &["-static", "-O1", "-pthread"]);
+    let alone = ["-m32", "-nostdlib", "-static", "-O1", "-fno-pic", "-fno-stack-protector"];
+    let small = compiled(&disk, "small", I386, &alone);
     let mut shell = Driven::shell(&pair);
     shell.sh("mkdir old; echo x > old/f; echo y > changed; ln -s changed link");
     round(&pair);
@@ -436,7 +575,7 @@ void _start(void) {
     bad |= call(40, (long)"old", 0, 0);                         /* rmdir */
     int fd = call(5, (long)"link", 01001, 0);                   /* open, for writing, truncated */
     bad |= call(4, fd, (long)"i386\n", 5) != 5;                 /* write */
-    bad |= call(94, fd, 0600, 0);                               /* fchmod */
+    bad |= call(94, call(5, (long)"new", 0, 0), 0710, 0);       /* fchmod of a directory that is only read */
     bad |= call(15, (long)"new/f", 0604, 0);                    /* chmod */
     bad |= call(83, (long)"x", (long)"symlink", 0);             /* symlink */
     struct { unsigned short family; char path[14]; } name; zero((char *)&name, sizeof name);

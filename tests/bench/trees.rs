@@ -11,6 +11,8 @@
 //! | scan | `cfor-log scan` of a tree that is in memory and as the index has it | `find` that prints size and times |
 //! | dump | `cfor-log dump` after one file in a hundred was changed, to a file | `rsync -a` of the same change to a copy |
 //! | apply | `cfor-log apply` of that dump | the same |
+//! | untar | what `cfor-log record --backend seccomp` adds to `tar x` of the tree | what `strace` adds that traces the same calls |
+//! | events | `tar x` of the tree while `cfor-log record` (fanotify; needs root) sees it | the same while nobody does |
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,7 +74,7 @@ fn show(row: &str, ours: &mut [Duration], peer: &mut [Duration], must: Option<f6
 
 fn main() {
     let options = options();
-    let dir = options.dir.map_or_else(tempfile::tempdir, tempfile::tempdir_in).expect("directory");
+    let dir = options.dir.as_ref().map_or_else(tempfile::tempdir, tempfile::tempdir_in).expect("directory");
     let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
     let root = dir.path().join("tree");
     for number in 0..options.files {
@@ -129,4 +131,35 @@ fn main() {
     }
     show("dump", &mut dumps, &mut peer.clone(), Some(3.0));
     show("apply", &mut applies, &mut peer, None);
+    untar(&options, &path);
+}
+
+/// The calls of `tar` that the recorder is told of.
+const TRACED: &str = "trace=openat,open,creat,mkdirat,mkdir,unlinkat,unlink,linkat,symlinkat,renameat,renameat2,\
+                      utimensat,fchownat,fchmodat,fchmod,fchown,mknodat";
+
+/// The rows of `tar x`: native, under the recorder, under strace, and beside a recorder of all processes.
+fn untar(options: &Options, path: &dyn Fn(&str) -> String) {
+    let (archive, tree, to, log) = (path("archive"), path("tree"), path("untarred"), path("untar.log"));
+    timed("tar", &["-cf", &archive, "-C", &tree, "."], None);
+    let tar = ["tar", "-xf", &archive, "-C", &to];
+    let into = |program: &str, before: &[&str]| {
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::create_dir(&to).expect("mkdir");
+        timed(program, &[before, &tar].concat(), None).0
+    };
+    let record = ["-q", "record", "--root", &to, "--log", &log];
+    let (mut native, mut ours, mut peer, mut events) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..options.runs {
+        let base = into("env", &[]);
+        ours.push(into(CFOR, &[&record[..], &["--backend", "seccomp", "--"]].concat()).saturating_sub(base));
+        let traced = ["-f", "--seccomp-bpf", "-o", "/dev/null", "-e", TRACED];
+        peer.push(into("strace", &traced).saturating_sub(base));
+        events.push(into(CFOR, &[&record[..], &["--ranges", "0", "--"]].concat()));
+        native.push(base);
+    }
+    let must = median(&mut peer.clone()) * 0.6;
+    show("untar", &mut ours, &mut peer, Some((must * 1000.0).round() / 1000.0));
+    let must = median(&mut native.clone()) * 2.0;
+    show("events", &mut events, &mut native, Some((must * 1000.0).round() / 1000.0));
 }

@@ -154,6 +154,12 @@ impl Prepared {
             return Err(Error::new(Class::Refused, text)
                 .hint("cfor-log dump LOG --root DIR: scanning needs nothing of this"));
         }
+        let scope = std::fs::read_to_string(YAMA).unwrap_or_default();
+        if !may_read(&scope, rustix::process::geteuid().is_root()) {
+            let text =
+                format!("{shown}: recording: {YAMA} is {}: without root no paths can be read", scope.trim());
+            return Err(Error::new(Class::Refused, text).hint("sysctl kernel.yama.ptrace_scope=0"));
+        }
         let (tree, lock) = claim(at, dir)?;
         let identity = identity(&tree)?;
         let device = device_of(tree.fd()).map_err(|e| Error::io(&shown, "looking at it", e))?;
@@ -229,6 +235,18 @@ impl Prepared {
                 return executed.map(|()| status);
             }
         }
+    }
+}
+
+/// Where the Yama module, if the kernel has it, says who may read another's memory.
+const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
+
+/// Whether a recorder may read the memory of a process that is not its child: from 1 on only root may, from 3 on nobody.
+fn may_read(scope: &str, root: bool) -> bool {
+    match scope.trim().parse().unwrap_or(0) {
+        0 => true,
+        1 | 2 => root,
+        _ => false,
     }
 }
 
@@ -370,4 +388,42 @@ fn record(place: &Prepared, listener: &Listener, memory: &mut Memory, first: boo
         run_blind(place, listener, memory)
     });
     i32::from(done.is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_read_memory_depends_on_yama() {
+        for (scope, user, root) in [
+            ("", true, true),
+            ("0\n", true, true),
+            ("1\n", false, true),
+            ("2", false, true),
+            ("3", false, false),
+        ] {
+            assert_eq!((may_read(scope, false), may_read(scope, true)), (user, root), "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_recorder_was_at_outlives_it() {
+        let mut memory = Memory::new().expect("memory");
+        assert!(!memory.is_pending());
+        memory.pending().id = 7;
+        memory.set_round(3);
+        assert_eq!((memory.attempt(), memory.attempt()), (1, 2));
+        // The next recorder finds it where the kernel put it.
+        let next = Memory(memory.0);
+        assert!(next.is_pending() && next.round() == 3 && next.attempt() == 3);
+        memory.clear();
+        assert!(!next.is_pending() && next.attempt() == 1 && next.round() == 3);
+    }
+
+    #[test]
+    fn no_process_is_made_of_one_with_threads() {
+        // The harness has more than one.
+        assert_eq!(fork().expect_err("threads").class, Class::Internal);
+    }
 }
