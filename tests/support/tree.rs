@@ -49,7 +49,7 @@ impl Disk {
         fs::create_dir(&at).expect("mkdir");
         let at = at.to_string_lossy().into_owned();
         if kind == "tmpfs" {
-            run("mount", &["-t", "tmpfs", "-o", "nodev,size=600m", "tmpfs", &at]).expect(0);
+            run("mount", &["-t", "tmpfs", "-o", "nodev,size=3g", "tmpfs", &at]).expect(0);
         } else {
             let image = dir.path().join("img");
             File::create(&image).and_then(|file| file.set_len(600 << 20)).expect("image");

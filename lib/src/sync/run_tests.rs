@@ -104,9 +104,19 @@ fn pattern(seed: u64) -> Vec<u8> {
 
 /// Runs a copy; what was settled, and how it ended.
 fn copy(source: &Memory, target: &Memory, method: Method, only: Option<BlockSet>) -> (BlockSet, Report) {
+    pass(source, target, method, only, Mode::Perform)
+}
+
+fn pass(
+    source: &Memory,
+    target: &Memory,
+    method: Method,
+    only: Option<BlockSet>,
+    mode: Mode,
+) -> (BlockSet, Report) {
     let block = BlockSize::DEFAULT;
     let plan = Plan { size: SIZE, block, method, only, zeroes: Zeroes::Detect };
-    let copier = Copier::new(&plan, Some(source), Sink::Device(target), Mode::Perform, Pace::default());
+    let copier = Copier::new(&plan, Some(source), Sink::Device(target), mode, Pace::default());
     let mut settled = BlockSet::new(block.count(SIZE));
     let stop = AtomicBool::new(false);
     let report = run(
@@ -234,4 +244,19 @@ fn a_stop_leaves_what_is_settled_and_durable() {
     assert!(report.stopped && !settled.is_empty() && !settled.is_full());
     assert_settled_is_durable(&source, &target, &settled);
     assert_eq!(report.standing.durable, settled.bytes(SIZE, block));
+}
+
+#[test]
+fn what_is_read_back_and_differs_is_an_error_of_that_range_and_changes_nothing() {
+    let source = Memory::new(pattern(1));
+    let (_, report) = pass(&source, &Memory::new(pattern(1)), Method::Copy, None, Mode::Verify);
+    assert!(report.verdict().is_ok());
+    let mut bytes = pattern(1);
+    bytes[(7 * BLOCK + 5) as usize] ^= 1;
+    let target = Memory::new(bytes.clone());
+    let (_, report) = pass(&source, &target, Method::Copy, None, Mode::Verify);
+    assert!(report.verdict().is_err(), "it differs");
+    let texts: Vec<_> = report.failures.iter().map(|error| &error.message).collect();
+    assert!(texts.iter().any(|text| text.contains("reading back 458752+65536")), "{texts:?}");
+    assert!(*lock(&target.bytes) == bytes, "it was written");
 }
