@@ -114,8 +114,8 @@ fn progress_goes_to_a_descriptor_and_sigusr1_is_answered() {
         .expect("start");
     let _open = child.stdin.take();
     let pid = rustix::process::Pid::from_child(&child);
-    let spool = dir.path("standby/spool");
-    wait_for("the spool", Duration::from_secs(20), || spool.exists());
+    let lock = dir.path("standby/lock");
+    wait_for("the lock of the standby", Duration::from_secs(20), || lock.exists());
     let said = || fs::read_to_string(dir.path("said")).expect("said");
     rustix::process::kill_process(pid, rustix::process::Signal::USR1).expect("kill");
     wait_for("an answer", Duration::from_secs(20), || said().contains("taking the dump in"));

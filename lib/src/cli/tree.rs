@@ -228,7 +228,17 @@ pub fn ack(args: &AckArgs) -> anyhow::Result<()> {
     let store = Store::open(&args.log)?;
     let round = match (round, number) {
         (Some(round), _) => round,
-        (None, number) => store.load(number.unwrap_or_default())?.round,
+        (None, number) => {
+            let number = number.unwrap_or_default();
+            if !store.round_path(number).exists() {
+                let (log, standby) = (args.log.display(), &args.standby);
+                let text = format!(
+                    "{log}: acknowledging for {standby}: it has round {number}, which is not kept here"
+                );
+                return Err(Error::new(Class::Damaged, text).into());
+            }
+            store.load(number)?.round
+        }
     };
     store.acknowledge(&args.standby, round)?;
     drop(store);
