@@ -49,7 +49,10 @@ impl Disk {
         fs::create_dir(&at).expect("mkdir");
         let at = at.to_string_lossy().into_owned();
         if kind == "tmpfs" {
-            run("mount", &["-t", "tmpfs", "-o", "nodev,size=3g", "tmpfs", &at]).expect(0);
+            // Room for a larger tree than that of every day.
+            let size = if std::env::var_os("MIRROR_CFOR_FILES").is_some() { "3g" } else { "600m" };
+            let options = format!("nodev,size={size}");
+            run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", &at]).expect(0);
         } else {
             let image = dir.path().join("img");
             File::create(&image).and_then(|file| file.set_len(600 << 20)).expect("image");
