@@ -81,7 +81,11 @@ fn small_writes(kind: &str) {
     if !has_ranges(&pair) {
         return;
     }
-    assert_eq!((ranges(&pair).files, ranges(&pair).believed), (1, 1));
+    // A child that another test has just forked holds our descriptors until it executes its program.
+    wait_for("the mark", Duration::from_secs(20), || {
+        let ranges = ranges(&pair);
+        (ranges.files, ranges.believed) == (1, 1)
+    });
     round(&pair);
     let open = OpenOptions::new().write(true).open(&file).expect("open");
     for turn in 0..3 {
@@ -92,7 +96,9 @@ fn small_writes(kind: &str) {
         assert!(read <= 8 * BLOCK, "{kind}, turn {turn}: {read} bytes were read");
     }
     drop(open);
-    assert_eq!(judged(&disk, &pair, "nothing"), 0);
+    // The last access may have been carried into the next generation, as one of a thread that is still in its call.
+    assert!(judged(&disk, &pair, "nothing but the last access") <= BLOCK);
+    wait_for("that nothing is read", Duration::from_secs(20), || judged(&disk, &pair, "nothing") == 0);
     // Who reads changes nothing.
     sh(&pair.source.root, "cat big > /dev/null; cp --sparse=always big other");
     let read = judged(&disk, &pair, "copied");
