@@ -1,8 +1,9 @@
-//! What a copy costs depends on what is dirty, not on how large the device is.
+//! What a copy costs depends on what is dirty, not on how large the device is; and what need not be copied twice is
+//! not.
 
-use crate::support::{Dir, Tool, bin};
+use crate::support::{Dir, Tool, bin, nbdkit, need};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -77,4 +78,34 @@ fn done_dirty_only_of_a_sparse_tebibyte_costs_what_is_dirty() {
         }
     }
     panic!("{large:?} for what is dirty in a tebibyte, {small:?} for a file that is all dirty");
+}
+
+#[test]
+fn what_is_in_memory_is_sent_from_where_it_is_and_zeroes_in_it_become_holes_all_the_same() {
+    const SIZE: u64 = 8 << 20;
+    const ZEROES: std::ops::Range<u64> = (5 << 20) + 12288..(5 << 20) + 12288 + 65536;
+    if !need(&["nbdkit", "strace"]) {
+        return;
+    }
+    for dir in [Dir::new(), Dir::new_in(Path::new("/dev/shm"))] {
+        let (source, target) = (dir.path("source"), dir.path("target"));
+        let zero = |at| ZEROES.contains(&at);
+        let data: Vec<u8> = (0..SIZE).map(|at| if zero(at) { 0 } else { (at % 251) as u8 | 1 }).collect();
+        std::fs::write(&source, &data).expect("write");
+        std::fs::write(&target, vec![0xff; SIZE as usize]).expect("write");
+        let socket = dir.path("s");
+        let _kit = nbdkit(&dir, &socket, &["file", text(&target)]);
+        let (log, uri) = (dir.path("strace"), format!("nbd+unix:///?socket={}", text(&socket)));
+        let tool = bin("mirror-sync");
+        let strace = ["-f", "-qq", "-e", "trace=sendfile", "-o", text(&log), text(&tool)];
+        let words = [&strace[..], &["--full", text(&source), &uri]].concat();
+        Tool::new("strace").args(&words).env("MIRROR_STATE_DIR", dir.state()).run().expect(0);
+        assert!(std::fs::read(&target).expect("read") == data, "equal");
+        let log = std::fs::read_to_string(&log).expect("log");
+        let sent = log.lines().filter_map(|line| line.rsplit_once("= ")?.1.parse::<u64>().ok());
+        let sent: u64 = sent.sum();
+        assert!((SIZE - (2 << 20)..SIZE).contains(&sent), "{sent} bytes, and not the piece with the zeroes");
+        let held = std::fs::metadata(&target).expect("metadata").blocks() * 512;
+        assert!(held <= SIZE - 32768, "{held} bytes are allocated");
+    }
 }

@@ -143,6 +143,17 @@ impl FileDevice {
         self.file.read_exact_at(buf, offset)
     }
 
+    /// Fills `buf` from `offset` if that is in memory; whether it was. Errors and the end of the file: it was not.
+    pub fn peek(&self, buf: &mut [u8], offset: u64) -> bool {
+        if self.tmpfs {
+            // Which knows no `RWF_NOWAIT`, and has nothing to wait for unless it is swapped out.
+            return self.pread_exact(buf, offset).is_ok();
+        }
+        let len = buf.len();
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        rustix::io::preadv2(&self.file, &mut [io::IoSliceMut::new(buf)], offset, flags) == Ok(len)
+    }
+
     /// Writes all of `data` at `offset`.
     pub fn pwrite_all(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(data, offset)

@@ -6,10 +6,13 @@ use super::memory::Memory;
 use super::ordered::Ordered;
 use super::outgoing::{self, Outgoing};
 use super::pace::Pace;
-use super::plan::{self, Method, Plan};
+use super::plan::{self, Method, Plan, Zeroes};
 use crate::base::{ByteRange, Class, Error, Result};
 use crate::delta::Change;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bytes that are looked at of what is not copied here.
+const SAMPLE: usize = 64;
 
 /// What is done with what differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +172,9 @@ impl<'a> Copier<'a> {
                     self.counters.written.fetch_add(work.range.len, Ordering::Relaxed);
                     return Ok(());
                 }
+                if !loaded && self.mode == Mode::Perform && self.pass(target, work.range)? {
+                    return Ok(());
+                }
                 self.load(work.range, loaded, buffers)?;
                 self.store(target, work.range.offset, &buffers.source)
             }
@@ -187,6 +193,26 @@ impl<'a> Copier<'a> {
         }
         self.counters.read.fetch_add(range.len, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Hands a range of a file on without copying it here, where it is in memory and holds no zeroes that would
+    /// become a hole; whether that was done.
+    fn pass(&self, target: &dyn End, range: ByteRange) -> Result<bool> {
+        let facts = target.facts();
+        let fits = facts.takes_files && range.len <= facts.request_max as u64;
+        let Some(file) = self.source.and_then(End::file).filter(|_| fits) else { return Ok(false) };
+        let mut head = [0; SAMPLE];
+        let clear = plan::samples(range).all(|at| {
+            let head = &mut head[..SAMPLE.min((range.end() - at) as usize)];
+            file.peek(head, at) && (self.plan.zeroes != Zeroes::Detect || !plan::is_zero(head))
+        });
+        if clear {
+            self.pace.take(range.len);
+            target.write_from(file, range)?;
+            self.counters.read.fetch_add(range.len, Ordering::Relaxed);
+            self.counters.written.fetch_add(range.len, Ordering::Relaxed);
+        }
+        Ok(clear)
     }
 
     /// In order, also what is zero: a stream has no holes.

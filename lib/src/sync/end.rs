@@ -7,6 +7,7 @@
 
 use crate::base::{ByteRange, Class, Error, Result};
 use crate::delta::manifest::Digest;
+use crate::device::FileDevice;
 use std::fmt::Debug;
 
 /// Longest range of one call of [`End::digests`]: bounded work, so that a deadline on its answer means something.
@@ -39,6 +40,8 @@ pub struct Facts {
     pub tells_zeroes: bool,
     /// Whether [`End::digests`] costs less than [`End::read`]: its own side computes them.
     pub hashes: bool,
+    /// Whether [`End::write_from`] works, and saves a copy of the bytes.
+    pub takes_files: bool,
     /// Offsets and lengths of reads and writes are multiples of this, but for the end of the device.
     pub align: u64,
     /// Longest read or write in one call.
@@ -81,6 +84,18 @@ pub trait End: Send + Sync + Debug {
 
     /// Writes all of `data` at `offset`; the range lies in the device.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Writes at `range`, at most [`Facts::request_max`] bytes, what `file` holds there, without a copy of it here.
+    /// The file should be in memory there. What arrives is what it holds by then, not what it held at the call.
+    fn write_from(&self, file: &FileDevice, range: ByteRange) -> Result<()> {
+        let _ = (file, range);
+        Err(misuse(self.facts(), "writing", "it takes no files"))
+    }
+
+    /// The file of this machine that it is, if it is one.
+    fn file(&self) -> Option<&FileDevice> {
+        None
+    }
 
     /// Makes a range of at most [`ZERO_RANGE`] bytes read as zeroes; a hole where that is possible and `punch`
     /// is set. Works everywhere, if need be by writing zeroes.

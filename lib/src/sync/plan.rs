@@ -161,6 +161,12 @@ pub fn segments(data: &[u8], zeroes: Zeroes, align: usize) -> Vec<(std::ops::Ran
     kept
 }
 
+/// Where to look into a range: if none of these places holds zeroes, [`segments`] cuts none out of it. Zeroes that it
+/// cuts out fill the range, or [`ZERO_RUN`] bytes, and so a place and what follows it.
+pub fn samples(range: ByteRange) -> impl Iterator<Item = u64> {
+    (range.offset..range.end()).step_by(ZERO_RUN / 2)
+}
+
 /// Whether all bytes are zero. Data is recognised by its first bytes; zeroes are compared with themselves, which
 /// the C library does as fast as memory goes.
 pub fn is_zero(bytes: &[u8]) -> bool {

@@ -13,6 +13,7 @@ fn facts(name: &str) -> Facts {
         zeroes: true,
         tells_zeroes: true,
         hashes: false,
+        takes_files: false,
         align: 1,
         request_max: 1 << 20,
         lanes: 1,
@@ -90,6 +91,24 @@ proptest! {
         prop_assert!(cut.windows(2).all(|pair| pair[0].0.end == pair[1].0.start && pair[0].1 != pair[1].1));
         for (range, zero) in cut.iter().filter(|(_, zero)| *zero) {
             prop_assert!(data[range.clone()].iter().all(|byte| *byte == 0), "{zero}");
+        }
+    }
+
+    #[test]
+    fn zeroes_that_are_cut_out_show_in_a_sample(
+        pieces in prop::collection::vec((1usize..70_000, any::<bool>()), 1..8),
+        offset in 0u64..9,
+    ) {
+        let data: Vec<u8> =
+            pieces.iter().flat_map(|(len, zero)| std::iter::repeat_n(u8::from(!zero), *len)).collect();
+        let range = ByteRange { offset: offset * 512, len: data.len() as u64 };
+        let seen = samples(range).any(|at| {
+            let at = (at - range.offset) as usize;
+            is_zero(&data[at..data.len().min(at + 64)])
+        });
+        for align in [1, 4096, 65536] {
+            let cut = segments(&data, Zeroes::Detect, align).iter().any(|(_, zero)| *zero);
+            prop_assert!(seen || !cut);
         }
     }
 

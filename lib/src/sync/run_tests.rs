@@ -35,6 +35,7 @@ impl Memory {
             zeroes: true,
             tells_zeroes: false,
             hashes: false,
+            takes_files: false,
             align: 1,
             request_max: 100_000,
             lanes: 4,

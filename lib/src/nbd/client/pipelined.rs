@@ -12,7 +12,8 @@ use crate::base::{Class, Error, Result, error::plain, limits};
 use crate::nbd::uri::NbdUri;
 use crate::nbd::wire::{Command, CommandFlags, Errno, Request, TransmissionFlags};
 use std::io::{ErrorKind, IoSlice};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use table::{Answer, Asked, Table};
@@ -39,6 +40,22 @@ struct Shared {
     table: Table,
     /// Held while one request is sent: header and payload are not mixed with another's.
     sending: Mutex<()>,
+}
+
+/// What follows the header of a request.
+#[derive(Clone, Copy)]
+enum Payload<'a> {
+    Bytes(&'a [u8]),
+    /// From a place of a file; why it could not be read to its end, if so.
+    File {
+        file: BorrowedFd<'a>,
+        from: u64,
+        unread: &'a OnceLock<Error>,
+    },
+}
+
+impl Payload<'_> {
+    const NONE: Self = Self::Bytes(&[]);
 }
 
 impl Pipelined {
@@ -80,7 +97,7 @@ impl Pipelined {
         let assembly = ReadAssembly::new(self.shared.info.structured, offset, len);
         let asked = Asked::Read { buf: std::mem::take(buf), offset, assembly };
         let (outcome, asked) =
-            self.shared.ask("reading", Command::Read, CommandFlags::NONE, offset, len, &[], asked);
+            self.shared.ask("reading", Command::Read, CommandFlags::NONE, offset, len, Payload::NONE, asked);
         if let Asked::Read { buf: filled, .. } = asked {
             *buf = filled;
         }
@@ -92,7 +109,23 @@ impl Pipelined {
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let asked = Asked::Plain(PlainAssembly::default());
         let (command, none) = (Command::Write, CommandFlags::NONE);
-        self.shared.ask("writing", command, none, offset, data.len() as u32, data, asked).0
+        self.shared.ask("writing", command, none, offset, data.len() as u32, Payload::Bytes(data), asked).0
+    }
+
+    /// Writes `len` bytes of `file`, from `from` on, at `offset`, without copying them here: what the server receives
+    /// is what the file holds when the server reads its socket. Meant for what is in memory: while the file is waited
+    /// for no other request is sent. At most [`ServerInfo::max_payload`] bytes. If the file cannot be read to there,
+    /// zeroes are sent for the rest, so that the connection lives, and the error says so.
+    pub fn write_file(&self, offset: u64, file: BorrowedFd<'_>, from: u64, len: u32) -> Result<()> {
+        let asked = Asked::Plain(PlainAssembly::default());
+        let unread = OnceLock::new();
+        let payload = Payload::File { file, from, unread: &unread };
+        let (outcome, _) =
+            self.shared.ask("writing", Command::Write, CommandFlags::NONE, offset, len, payload, asked);
+        match unread.into_inner() {
+            Some(error) if outcome.is_ok() => Err(error),
+            _ => outcome,
+        }
     }
 
     /// Writes zeroes; `punch`: they need not stay allocated. Refused if the server has no `WRITE_ZEROES`.
@@ -100,7 +133,7 @@ impl Pipelined {
         self.needs("zeroing", TransmissionFlags::SEND_WRITE_ZEROES)?;
         let flags = if punch { CommandFlags::NONE } else { CommandFlags::NO_HOLE };
         let asked = Asked::Plain(PlainAssembly::default());
-        self.shared.ask("zeroing", Command::WriteZeroes, flags, offset, len, &[], asked).0
+        self.shared.ask("zeroing", Command::WriteZeroes, flags, offset, len, Payload::NONE, asked).0
     }
 
     /// Makes everything durable that was acknowledged before this call, on this connection; on all connections
@@ -108,7 +141,7 @@ impl Pipelined {
     pub fn flush(&self) -> Result<()> {
         self.needs("flushing", TransmissionFlags::SEND_FLUSH)?;
         let asked = Asked::Plain(PlainAssembly::default());
-        self.shared.ask("flushing", Command::Flush, CommandFlags::NONE, 0, 0, &[], asked).0
+        self.shared.ask("flushing", Command::Flush, CommandFlags::NONE, 0, 0, Payload::NONE, asked).0
     }
 
     /// The extents (length, flags) of one negotiated context from `offset` on, at least one and cut to `len`;
@@ -121,8 +154,15 @@ impl Pipelined {
             Error::new(Class::Refused, text)
         })?;
         let asked = Asked::Status { context: id, length: len, found: None, chunks: 0, failed: None };
-        let (outcome, asked) =
-            self.shared.ask(doing, Command::BlockStatus, CommandFlags::NONE, offset, len, &[], asked);
+        let (outcome, asked) = self.shared.ask(
+            doing,
+            Command::BlockStatus,
+            CommandFlags::NONE,
+            offset,
+            len,
+            Payload::NONE,
+            asked,
+        );
         outcome?;
         match asked {
             Asked::Status { found: Some(extents), .. } => Ok(extents),
@@ -150,7 +190,7 @@ impl Drop for Pipelined {
                 offset: 0,
                 length: 0,
             };
-            let _ = self.shared.send(&header.encode(), &[]);
+            let _ = self.shared.send(&header.encode(), Payload::NONE, 0);
         }
         self.shared.stream.shutdown();
         if let Some(receiver) = self.receiver.take() {
@@ -170,7 +210,7 @@ impl Shared {
         flags: CommandFlags,
         offset: u64,
         length: u32,
-        payload: &[u8],
+        payload: Payload<'_>,
         asked: Asked,
     ) -> (Result<()>, Asked) {
         let patience = if command == Command::Flush { limits::FLUSH_PATIENCE as u32 } else { 1 };
@@ -179,7 +219,7 @@ impl Shared {
             Err(broken) => return (Err(self.named(doing, &broken.0)), broken.1),
         };
         let header = Request { flags, command, cookie, offset, length: length.into() }.encode();
-        if let Err(error) = self.send(&header, payload) {
+        if let Err(error) = self.send(&header, payload, length) {
             self.fail(&error);
         }
         let (outcome, asked) = self.table.wait(at);
@@ -205,22 +245,60 @@ impl Shared {
         self.stream.shutdown();
     }
 
-    fn send(&self, header: &[u8], payload: &[u8]) -> Result<()> {
+    /// Sends a header and its payload of `len` bytes. An error ends the connection.
+    fn send(&self, header: &[u8], payload: Payload<'_>, len: u32) -> Result<()> {
         let _one = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        match payload {
+            Payload::Bytes(bytes) => self.send_bytes(header, bytes),
+            Payload::File { file, from, unread } => {
+                self.send_bytes(header, &[])?;
+                self.send_file(file, from, len as usize, unread)
+            }
+        }
+    }
+
+    fn send_bytes(&self, header: &[u8], payload: &[u8]) -> Result<()> {
         let total = header.len() + payload.len();
         let mut sent = 0;
         while sent < total {
             let head = &header[sent.min(header.len())..];
             let body = &payload[sent.saturating_sub(header.len())..];
-            match self.stream.send(&[IoSlice::new(head), IoSlice::new(body)]) {
-                Ok(0) => return Err(Error::new(Class::Io, "sending: the connection is closed")),
-                Ok(some) => sent += some,
+            sent += self.sent(self.stream.send(&[IoSlice::new(head), IoSlice::new(body)]))?;
+        }
+        Ok(())
+    }
+
+    fn send_file(&self, file: BorrowedFd<'_>, from: u64, len: usize, unread: &OnceLock<Error>) -> Result<()> {
+        let (mut at, end) = (from, from + len as u64);
+        while at < end {
+            let left = (end - at) as usize;
+            match self.stream.send_file(file, &mut at, left) {
+                Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_late(&error) => return Err(self.late("sending")),
-                Err(error) => return Err(Error::new(Class::Connect, format!("sending: {}", plain(&error)))),
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    return self.sent(Err(error)).map(drop);
+                }
+                // The file's fault, or nobody's: the server is told nothing of it but gets what it waits for.
+                other => {
+                    let why = other.map_or_else(|e| plain(&e), |_| "it ends there".to_owned());
+                    let _ = unread.set(Error::new(Class::Io, format!("reading at {at}: {why}")));
+                    return self.send_bytes(&vec![0; (end - at) as usize], &[]);
+                }
             }
         }
         Ok(())
+    }
+
+    /// How many bytes went out; 0 to try again.
+    fn sent(&self, outcome: std::io::Result<usize>) -> Result<usize> {
+        match outcome {
+            Ok(0) => Err(Error::new(Class::Io, "sending: the connection is closed")),
+            Ok(some) => Ok(some),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
+            Err(error) if is_late(&error) => Err(self.late("sending")),
+            Err(error) => Err(Error::new(Class::Connect, format!("sending: {}", plain(&error)))),
+        }
     }
 
     fn late(&self, doing: &str) -> Error {

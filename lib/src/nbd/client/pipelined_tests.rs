@@ -2,6 +2,7 @@ use super::*;
 use crate::base::Address;
 use crate::nbd::wire::{MAGIC, MAGIC_OPTION, MAGIC_SIMPLE};
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 /// A server without options (no structured replies) that hands its first connection to `serve`.
@@ -96,6 +97,53 @@ fn a_server_that_goes_away_fails_everything_in_flight_and_to_come() {
     thread.join().expect("server");
     assert!(client.broken().is_some());
     assert_eq!(client.flush().expect_err("gone").class, Class::Connect);
+}
+
+#[test]
+fn a_file_is_sent_from_its_place_and_one_that_is_cut_off_costs_its_own_write_only() {
+    let (dir, uri, thread) = server(|mut stream| {
+        let mut seen = Vec::new();
+        while let Some((request, payload)) = request(&mut stream) {
+            if request.command == Command::Disc {
+                break;
+            }
+            seen.push((request.offset, payload));
+            answer(&mut stream, request.cookie, 0, &[]);
+        }
+        let at = |from: usize, len: usize| (from..from + len).map(|n| (n % 251) as u8).collect::<Vec<_>>();
+        assert_eq!(seen[0], (4096, at(100, 300_000)));
+        assert_eq!(seen[1], (0, [at(399_000, 1000), vec![0; 64536]].concat()));
+        assert_eq!(seen[2], (512, vec![9; 512]), "in step");
+    });
+    let path = dir.path().join("f");
+    std::fs::write(&path, (0..400_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>()).expect("write");
+    let file = std::fs::File::open(&path).expect("open");
+    let client = connect(&uri, 4);
+    client.write_file(4096, file.as_fd(), 100, 300_000).expect("written");
+    let error = client.write_file(0, file.as_fd(), 399_000, 65536).expect_err("it has 1000 bytes there");
+    assert!(
+        error.class == Class::Io && error.message.contains("reading at 400000: it ends there"),
+        "{error}"
+    );
+    client.write(512, &[9; 512]).expect("the connection lives");
+    drop(client);
+    thread.join().expect("server");
+}
+
+#[test]
+fn c22_a_file_for_a_server_that_does_not_read_ends_at_the_deadline() {
+    let (dir, uri, thread) = server(|stream| {
+        std::thread::sleep(Duration::from_millis(1500));
+        drop(stream);
+    });
+    let path = dir.path().join("f");
+    std::fs::write(&path, vec![1; 8 << 20]).expect("write");
+    let file = std::fs::File::open(&path).expect("open");
+    let client = connect(&uri, 4);
+    let start = Instant::now();
+    assert_eq!(client.write_file(0, file.as_fd(), 0, 8 << 20).expect_err("late").class, Class::Timeout);
+    assert!(start.elapsed() < Duration::from_millis(1400), "{:?}", start.elapsed());
+    thread.join().expect("server");
 }
 
 #[test]

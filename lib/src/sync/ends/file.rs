@@ -60,6 +60,7 @@ impl FileEnd {
             zeroes: true,
             tells_zeroes: !file.is_block(),
             hashes: false,
+            takes_files: false,
             align: 1,
             request_max: 32 << 20,
             lanes: opening.depth,
@@ -108,6 +109,10 @@ impl End for FileEnd {
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let range = ByteRange { offset, len: data.len() as u64 };
         self.file.pwrite_all(data, offset).map_err(|e| self.failed("writing", range, e))
+    }
+
+    fn file(&self) -> Option<&FileDevice> {
+        Some(&self.file)
     }
 
     fn zero(&self, range: ByteRange, punch: bool) -> Result<()> {

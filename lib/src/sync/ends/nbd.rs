@@ -2,6 +2,7 @@
 
 use super::command::Started;
 use crate::base::{ByteRange, Class, Error, Result, limits};
+use crate::device::FileDevice;
 use crate::nbd::client::{ClientOptions, Pipelined};
 use crate::nbd::uri::NbdUri;
 use crate::nbd::wire::TransmissionFlags;
@@ -77,6 +78,7 @@ impl NbdEnd {
             zeroes: info.flags.has(TransmissionFlags::SEND_WRITE_ZEROES),
             tells_zeroes: info.contexts.iter().any(|(_, name)| name == ALLOCATION),
             hashes: false,
+            takes_files: true,
             align: u64::from(info.min_block),
             request_max,
             lanes: opening.depth,
@@ -162,6 +164,13 @@ impl End for NbdEnd {
         self.usable()?;
         let one = self.one();
         one.write(offset, data).map_err(|e| self.seen(one, e))
+    }
+
+    fn write_from(&self, file: &FileDevice, range: ByteRange) -> Result<()> {
+        self.usable()?;
+        let one = self.one();
+        let done = one.write_file(range.offset, file.fd(), range.offset, range.len as u32);
+        done.map_err(|e| self.seen(one, e))
     }
 
     fn zero(&self, range: ByteRange, punch: bool) -> Result<()> {

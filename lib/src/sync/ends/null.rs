@@ -21,6 +21,7 @@ impl NullEnd {
             zeroes: true,
             tells_zeroes: false,
             hashes: false,
+            takes_files: false,
             align: 1,
             request_max: 32 << 20,
             lanes,

@@ -43,6 +43,7 @@ impl SshEnd {
             zeroes: true,
             tells_zeroes: found.tells_zeroes,
             hashes: true,
+            takes_files: false,
             align: found.align.into(),
             request_max: client.payload().min(REQUEST) as usize,
             lanes: depth,

@@ -4,6 +4,7 @@ use crate::base::{Address, Class, Error, Result};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::{IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -195,6 +196,20 @@ impl Stream {
             Self::Tcp(stream) => (&mut &*stream).write_vectored(bufs),
             Self::Unix(stream) => (&mut &*stream).write_vectored(bufs),
         }
+    }
+
+    /// Sends some of a file from its place in memory, from any thread; moves `at` on. 0 at the end of the file.
+    pub(in crate::nbd::client) fn send_file(
+        &self,
+        file: BorrowedFd<'_>,
+        at: &mut u64,
+        len: usize,
+    ) -> std::io::Result<usize> {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        Ok(rustix::fs::sendfile(socket, file, Some(at), len)?)
     }
 
     /// Ends both directions: whoever waits is woken.

@@ -43,12 +43,16 @@ struct Slot {
     deadline: Option<Instant>,
     asked: Option<Asked>,
     outcome: Option<Outcome>,
+    /// Somebody sleeps until it is answered: to wake nobody costs a system call as well.
+    awaited: bool,
 }
 
 #[derive(Debug)]
 struct State {
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// How many wait for a place.
+    queued: usize,
     /// Requests sent so far; a cookie is never used twice.
     count: u64,
     broken: Option<Error>,
@@ -66,7 +70,7 @@ impl Table {
     pub(super) fn new(depth: usize) -> Self {
         let depth = depth.max(1);
         let slots = std::iter::repeat_with(Slot::default).take(depth).collect();
-        let state = State { slots, free: (0..depth).rev().collect(), count: 0, broken: None };
+        let state = State { slots, free: (0..depth).rev().collect(), queued: 0, count: 0, broken: None };
         let answered = std::iter::repeat_with(Condvar::new).take(depth).collect();
         Self { state: Mutex::new(state), answered, room: Condvar::new() }
     }
@@ -83,14 +87,16 @@ impl Table {
             if let Some(error) = &state.broken {
                 return Err(Box::new((error.clone(), asked)));
             }
-            match state.free.pop() {
-                Some(at) => break at,
-                None => state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner),
+            if let Some(at) = state.free.pop() {
+                break at;
             }
+            state.queued += 1;
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.queued -= 1;
         };
         state.count += 1;
         let cookie = state.count * self.answered.len() as u64 + at as u64;
-        state.slots[at] = Slot { cookie, deadline: Some(deadline), asked: Some(asked), outcome: None };
+        state.slots[at] = Slot { cookie, deadline: Some(deadline), asked: Some(asked), ..Slot::default() };
         Ok((at, cookie))
     }
 
@@ -105,10 +111,14 @@ impl Table {
                 let asked = state.slots[at].asked.take();
                 state.slots[at] = Slot::default();
                 state.free.push(at);
+                let queued = state.queued > 0;
                 drop(state);
-                self.room.notify_one();
+                if queued {
+                    self.room.notify_one();
+                }
                 return (outcome, asked.unwrap_or(Asked::Plain(PlainAssembly::default())));
             }
+            state.slots[at].awaited = true;
             state = self.answered[at].wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -134,9 +144,9 @@ impl Table {
             // A failure that came meanwhile stands.
             slot.outcome.get_or_insert(Ok(outcome));
         }
-        let answered = slot.outcome.is_some();
+        let wake = slot.outcome.is_some() && slot.awaited;
         drop(state);
-        if answered {
+        if wake {
             self.answered[taken.at].notify_one();
         }
     }
