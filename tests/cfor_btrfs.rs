@@ -3,11 +3,11 @@
 use crate::cfor_record::{Recording, TOOLS, bytes_read, recorded};
 use crate::cfor_trees::{Pair, wanted};
 use crate::support::{Disk, Random, Tool, bin, mutate, mutate_with_events, need, run};
+use mirror::capture::btrfs::Replay;
 use mirror::capture::dump::{DumpReport, dump};
-use mirror::capture::record::number_of;
-use mirror::capture::replay::Replay;
-use mirror::capture::root::Root;
-use mirror::capture::{btrfs, live, scan};
+use mirror::capture::live::number_of;
+use mirror::capture::tree::Root;
+use mirror::capture::{btrfs::ioctl as btrfs, live, scan};
 use mirror::fslog::derive::Difference;
 use mirror::fslog::sent::{Change, Sent};
 use mirror::fslog::{Index, ObjectId, Ranges};

@@ -4,8 +4,8 @@
 use crate::cfor_trees::{Pair, wanted};
 use crate::support::{Dir, Disk, Random, Tool, bin, mutate, need};
 use mirror::base::{Class, Error};
+use mirror::capture::apply::Step;
 use mirror::capture::apply::{ApplyOptions, apply};
-use mirror::capture::steps::Step;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

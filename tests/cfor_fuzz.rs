@@ -16,7 +16,7 @@ mod trees; // what is read, and what it is given to begin with
 pub fn events(bytes: &[u8]) {
     for event in mirror::capture::fanotify::parse(bytes).unwrap_or_default() {
         let mut state = State::default();
-        for record in mirror::capture::record::records_of(&event, false) {
+        for record in mirror::capture::fanotify::records_of(&event, false) {
             state.add(&record);
         }
     }

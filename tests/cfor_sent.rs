@@ -6,9 +6,9 @@ use crate::support::{Disk, Random, Tool, bin, mutate_with_events, need, run};
 use mirror::base::Class;
 use mirror::capture::dump::DumpReport;
 use mirror::capture::export::{export, moment_of};
-use mirror::capture::root::Root;
 use mirror::capture::store::{Store, load_index};
-use mirror::capture::{btrfs, verify};
+use mirror::capture::tree::Root;
+use mirror::capture::{btrfs::ioctl as btrfs, scan::verify};
 use std::fs;
 use std::path::PathBuf;
 

@@ -7,9 +7,9 @@ use crate::support::{Disk, Random, Tool, mutate, need, run};
 use mirror::base::Class;
 use mirror::capture::apply::{ApplyOptions, ApplyReport, apply};
 use mirror::capture::dump::{DumpOptions, dump};
-use mirror::capture::root::Root;
+use mirror::capture::scan::verify;
 use mirror::capture::store::{Store, load_index};
-use mirror::capture::verify;
+use mirror::capture::tree::Root;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

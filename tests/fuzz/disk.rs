@@ -3,8 +3,8 @@
 use super::Seen;
 use super::mutate::hash;
 use mirror::base::{BlockSize, Id};
-use mirror::capture::received::Received;
-use mirror::capture::replay::Replay;
+use mirror::capture::btrfs::Received;
+use mirror::capture::btrfs::Replay;
 use mirror::device::fields::checksum;
 use mirror::fslog::command::Moment;
 use mirror::fslog::index::{Entries, Object, Stamp};

@@ -2,7 +2,7 @@
 //! bytes anew.
 
 use mirror::base::Id;
-use mirror::capture::plan::Plan;
+use mirror::capture::apply::Plan;
 use mirror::fslog::dump::finish;
 use mirror::fslog::meta::{Time, Xattrs};
 use mirror::fslog::record::{Identity, Mapping};

@@ -7,17 +7,17 @@
 //!
 //! 1. The dump is made as always ([`super::dump`]), into a file without a name in LOG: its parts come in no order, and
 //!    those of a stream must come in one.
-//! 2. It is read back and checked as a standby would ([`super::plan`]).
-//! 3. The stream is written; its commands are the steps of an apply ([`super::steps`]), in the same order, and its stage
+//! 2. It is read back and checked as a standby would ([`super::apply::plan`]).
+//! 3. The stream is written; its commands are the steps of an apply ([`super::apply`]), in the same order, and its stage
 //!    is a directory in the snapshot that its last commands remove. The end comes last, and the snapshot is none before.
 //!
 //! Recovery: a crash leaves a round that no standby has, as that of any dump does.
 
 use super::STAGE;
+use super::apply::places::{Dir, Place, Places};
+use super::apply::plan::{Naming, Piece, Plan};
+use super::apply::standby::create;
 use super::dump::{DumpOptions, DumpReport, dump};
-use super::places::{Dir, Place, Places};
-use super::plan::{Naming, Piece, Plan};
-use super::standby::create;
 use super::store::Store;
 use super::watch::Watch;
 use crate::base::{Class, Error, Id, Result, limits};

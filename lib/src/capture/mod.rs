@@ -1,68 +1,37 @@
 //! Floor 4: what changed in a tree of files is seen, dumped, and made so on a standby.
 //!
-//! - [`scan`] looks at a tree and compares it with what an index remembers;
-//! - [`dump`] turns the difference into a stream, [`store`] keeps the rounds of the source;
-//! - [`apply`] makes a standby identical, [`standby`] keeps its side;
-//! - [`verify`] compares trees and manifests;
-//! - [`record`] sees changes as they happen ([`fanotify`]), and [`follow`] looks at what it saw.
-//! - [`big`] has ranges of big files, which [`noter`] notes in a process of its own.
-//! - [`kept`] has btrfs compare two snapshots instead; [`parts`] of a file are all that is read, where they are known.
-//! - [`keeper`] runs a command whose own system calls are seen, without privileges: [`filter`] says which of them
-//!   ([`calls`]), [`notify`] is how the kernel tells of them, [`notified`] the recorder, which looks at what they lead to
-//!   ([`seen`], [`tracee`], [`opened`]).
-//! - [`receive`] makes dumps of what `btrfs send` wrote, [`export`] what `btrfs receive` takes of dumps.
-//! - [`far`] offers trees to another machine, [`afar`] uses them from there.
+//! | room | what is in it |
+//! |---|---|
+//! | [`tree`] | the only way to anything in a tree, and looking at it |
+//! | [`live`] | the log that a recorder writes and dumps read, and how they talk |
+//! | [`scan`] | a tree as it is now, against what an index remembers |
+//! | [`btrfs`] | snapshots, and what `btrfs send` says of them |
+//! | [`store`] | what the source remembers of its rounds |
+//! | [`fanotify`] | a recorder of all processes, with byte ranges of big files |
+//! | [`seccomp`] | a recorder of one command, without privileges |
+//! | [`dump`] | what changed, as one stream |
+//! | [`apply`] | a standby is made identical, and remembers its round |
+//! | [`export`], [`seed`], [`far`] | whole errands: to `btrfs receive`, the first synchronisation, another machine |
 //!
-//! Every access goes through [`root::Root`], and so stays beneath the directory that was named.
+//! A room uses those above it. [`barrier`] (the command that makes a tree quiet) and [`watch`] (how far work is, and
+//! whether it is to end) are used by all. The two recorders do not know each other, and dumps know neither: what one of
+//! them saw is in the log.
+//!
+//! Every access goes through [`tree::Root`], and so stays beneath the directory that was named.
 
-pub mod access;
-pub mod afar;
 pub mod apply;
 pub mod barrier;
-pub mod big;
 pub mod btrfs;
-pub mod calls;
-pub mod clones;
-pub mod contents;
 pub mod dump;
 pub mod export;
-pub mod extents;
 pub mod fanotify;
 pub mod far;
-pub mod filter;
-pub mod follow;
-pub mod handle;
-pub mod inspect;
-pub mod keeper;
-pub mod kept;
-pub mod lease;
 pub mod live;
-pub mod mapped;
-pub mod noted;
-pub mod noter;
-pub mod notified;
-pub mod notify;
-pub mod opened;
-pub mod parts;
-pub mod permission;
-pub mod places;
-pub mod plan;
-pub mod receive;
-pub mod received;
-pub mod record;
-pub mod replay;
-pub mod restore;
-pub mod root;
 pub mod scan;
+pub mod seccomp;
 pub mod seed;
-pub mod seen;
-pub mod snapshot;
-pub mod standby;
-pub mod steps;
 pub mod store;
-pub mod tracee;
-pub mod verify;
-pub mod walk;
+pub mod tree;
 pub mod watch;
 
 /// The directory in the root of a standby where new and detached objects are while a dump is applied. No scan sees

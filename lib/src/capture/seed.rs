@@ -11,10 +11,10 @@
 //! Recovery: run it again. An apply that was interrupted is finished, and a round that was applied and not
 //! acknowledged is acknowledged first.
 
-use super::afar::AfarTree;
+use super::apply::standby::Standby;
 use super::apply::{ApplyOptions, ApplyReport, apply};
 use super::dump::{DumpOptions, DumpReport, dump};
-use super::standby::Standby;
+use super::far::AfarTree;
 use super::store::Store;
 use super::watch::Watch;
 use crate::base::{Class, Error, Result};

@@ -161,9 +161,9 @@ impl Store {
         let needed = acknowledged.values().map(|round| round.number).min().unwrap_or(0);
         let kept = &rounds[rounds.len().saturating_sub(limits::ROUNDS_KEPT)..];
         let oldest = kept.iter().find(|number| **number >= needed);
-        super::live::prune(self, oldest.copied().unwrap_or(0))?;
+        super::live::prune(&self.dir, oldest.copied().unwrap_or(0))?;
         let has: Vec<_> = acknowledged.values().map(|round| round.number).collect();
-        super::kept::prune(&self.dir, &rounds, &has)?;
+        super::btrfs::kept::prune(&self.dir, &rounds, &has)?;
         let surplus = rounds.len().saturating_sub(limits::ROUNDS_KEPT);
         for (at, number) in rounds.iter().enumerate() {
             if at >= surplus && *number >= needed {

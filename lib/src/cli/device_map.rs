@@ -3,8 +3,8 @@
 use super::{filelog, output, value};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Id, Result};
-use crate::capture::root::Root;
-use crate::capture::{extents, store};
+use crate::capture::tree::Root;
+use crate::capture::{store, tree::extents};
 use crate::device::{FileDevice, Output};
 use crate::fslog::logfile;
 use crate::map::RangeSource;

@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::base::{Class, Error, Result};
-use crate::capture::{live, standby, store};
+use crate::capture::{apply, live, store};
 use crate::device::durable::replace;
 use crate::fslog::derive::{between, of_log};
 use crate::fslog::logfile::{self, Log};
@@ -167,7 +167,7 @@ impl Stat {
 
 fn stat_dir(path: &Path, stat: &mut Stat) -> Result<()> {
     stat.rounds = store::rounds(path)?;
-    stat.applying = standby::applying(path)?.map(|round| round.to_string());
+    stat.applying = apply::applying(path)?.map(|round| round.to_string());
     let acknowledged = store::acknowledged(path)?;
     stat.acknowledged = acknowledged.into_iter().map(|(name, round)| (name, round.to_string())).collect();
     stat.recorder = match live::ask(path, "status") {

@@ -2,10 +2,10 @@
 
 use super::{output, value};
 use crate::base::{Class, Error, Result};
-use crate::capture::big::BigOptions;
-use crate::capture::keeper::Prepared;
-use crate::capture::noter;
-use crate::capture::record::Recorder;
+use crate::capture::fanotify::BigOptions;
+use crate::capture::fanotify::Recorder;
+use crate::capture::fanotify::noter;
+use crate::capture::seccomp::Prepared;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::ffi::OsString;

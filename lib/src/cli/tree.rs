@@ -7,14 +7,14 @@ use super::watching::{Patient, watched};
 use super::{output, tree_far};
 use crate::base::units::show_size;
 use crate::base::{Class, Error, Result};
-use crate::capture::apply::{ApplyOptions, ApplyReport, apply, check_apart};
-use crate::capture::dump::{DumpOptions, DumpReport, dump};
+use crate::capture::apply::{self, ApplyOptions, ApplyReport, apply};
+use crate::capture::dump::{self, DumpOptions, DumpReport, dump};
 use crate::capture::export::export;
-use crate::capture::root::Root;
+use crate::capture::scan::{self, verify};
 use crate::capture::seed::seed;
 use crate::capture::store::{self, Store};
+use crate::capture::tree::{Root, check_apart};
 use crate::capture::watch::Watch;
-use crate::capture::{self, scan, verify};
 use crate::control::StateDir;
 use crate::device::durable::Draft;
 use crate::fslog::index::{ATIME, PRIVILEGED};
@@ -109,7 +109,7 @@ struct Planned<'a> {
 
 /// What `--dry-run` prints: the operations, and the sizes.
 pub(super) fn plan_dump(options: &DumpOptions, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let (report, operations) = capture::dump::plan(options)?;
+    let (report, operations) = dump::plan(options)?;
     if json {
         return output::print_json(&Planned { report: &report, operations });
     }
@@ -278,7 +278,7 @@ pub fn apply_tree(args: &ApplyArgs, quiet: bool) -> anyhow::Result<()> {
     let report = watched(TOOL, args.watching.to(quiet), &resume, |watch| {
         let options = ApplyOptions { watch: watch.clone(), ..options };
         if args.dry_run {
-            return with_input(&args.dump, watch, |name, input| capture::apply::plan(&options, name, input));
+            return with_input(&args.dump, watch, |name, input| apply::plan(&options, name, input));
         }
         let stop = &mut |_| watch.check();
         if args.redo {

@@ -75,7 +75,7 @@ pub struct Report {
     pub standing: Standing,
     /// Bytes that were to be looked at; 0 for a stream.
     pub total: u64,
-    /// What failed, at most [`TOLD`] of them.
+    /// What failed, at most `TOLD` of them.
     pub failures: Vec<Error>,
     /// Ranges that failed.
     pub failed: u64,

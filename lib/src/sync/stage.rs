@@ -85,7 +85,7 @@ impl Stage {
         self.file("redo").exists()
     }
 
-    /// The draft of `stage`, for a delta that is made here; then [`Stage::received`].
+    /// The draft of `stage`, for a delta that is made here.
     pub fn draft(&self) -> Result<Draft> {
         Draft::new(&self.file("stage"))
     }

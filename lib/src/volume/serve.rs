@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Serves a volume until it is told to stop, by a signal or over its control socket.
 ///
-/// 1. Listeners are opened, records and maps are opened for use ([`state::open`]).
+/// 1. Listeners are opened, records and maps are opened for use (`state::open`).
 /// 2. The driver serves; `READY=1` is told to systemd when requests are admitted.
 /// 3. At the end maps that the core calls clean are closed as such, and no leg says PRIMARY any more.
 ///

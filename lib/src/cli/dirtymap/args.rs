@@ -342,6 +342,7 @@ pub struct FetchArgs {
 }
 
 /// `dirtymap digest`
+#[allow(rustdoc::broken_intra_doc_links)] // brackets as in every usage line
 #[derive(Clone, Debug, clap::Args)]
 pub struct DigestArgs {
     /// A file, a block device, an NBD export, or ssh://[USER@]HOST/PATH, which is read over there

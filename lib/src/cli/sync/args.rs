@@ -42,6 +42,7 @@ pub enum Packing {
 }
 
 /// The whole command line.
+#[allow(rustdoc::broken_intra_doc_links)] // brackets as in every usage line
 #[derive(Clone, Debug, clap::Args)]
 pub struct SyncArgs {
     /// What is copied, and where it goes: PATH, an NBD URI, ssh://[USER@]HOST/PATH, [ COMMAND ], - for standard input or output, or
