@@ -151,7 +151,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__create)
-            opts="-n -q -h --size --like --salvage --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
+            opts="-n -q -h --size --like --salvage --dry-run --json --leg --from --known-equal --known-zero --listen --unix --insecure --allow --tls-dir --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -186,6 +186,10 @@ _mirrord() {
                     return 0
                     ;;
                 --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -425,7 +429,7 @@ _mirrord() {
             return 0
             ;;
         mirrord__subcmd__serve)
-            opts="-s -q -h --config --ephemeral --stdio --exit-with-parent --leg --from --known-equal --known-zero --listen --unix --insecure --allow --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
+            opts="-s -q -h --config --ephemeral --stdio --exit-with-parent --leg --from --known-equal --known-zero --listen --unix --insecure --allow --tls-dir --metrics --on-event --min-legs --map-block --map-durability --read-policy --spin --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -452,6 +456,10 @@ _mirrord() {
                     return 0
                     ;;
                 --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

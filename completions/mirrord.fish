@@ -50,6 +50,7 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l from -d 'This
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l allow -d 'Only these addresses may connect over TCP: a range, or one; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l tls-dir -d 'Certificates: TCP listeners speak TLS only, and nbds legs find theirs here' -r -F
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l metrics -d 'Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l on-event -d 'Run this by the shell at each event; facts are in the environment' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand create" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r
@@ -70,6 +71,7 @@ complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l from -d 'This 
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l listen -d 'Listen on HOST:PORT; may be repeated' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l unix -d 'Listen on a Unix socket [default: nbd.sock beside the maps]' -r -F
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l allow -d 'Only these addresses may connect over TCP: a range, or one; may be repeated' -r
+complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l tls-dir -d 'Certificates: TCP listeners speak TLS only, and nbds legs find theirs here' -r -F
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l metrics -d 'Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l on-event -d 'Run this by the shell at each event; facts are in the environment' -r
 complete -c mirrord -n "__fish_mirrord_using_subcommand serve" -l min-legs -d 'Refuse writes with fewer legs in sync [default: 1]' -r

@@ -40,6 +40,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
 '*--allow=[Only these addresses may connect over TCP\: a range, or one; may be repeated]:CIDR:_default' \
+'--tls-dir=[Certificates\: TCP listeners speak TLS only, and nbds legs find theirs here]:DIR:_files' \
 '--metrics=[Offer figures for Prometheus\: HOST\:PORT or unix\:PATH answer HTTP, a path with a / is a file written anew]:ADDR|FILE:_default' \
 '--on-event=[Run this by the shell at each event; facts are in the environment]:COMMAND:_default' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \
@@ -68,6 +69,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--listen=[Listen on HOST\:PORT; may be repeated]:ADDR:_default' \
 '(--listen)--unix=[Listen on a Unix socket \[default\: nbd.sock beside the maps\]]:PATH:_files' \
 '*--allow=[Only these addresses may connect over TCP\: a range, or one; may be repeated]:CIDR:_default' \
+'--tls-dir=[Certificates\: TCP listeners speak TLS only, and nbds legs find theirs here]:DIR:_files' \
 '--metrics=[Offer figures for Prometheus\: HOST\:PORT or unix\:PATH answer HTTP, a path with a / is a file written anew]:ADDR|FILE:_default' \
 '--on-event=[Run this by the shell at each event; facts are in the environment]:COMMAND:_default' \
 '--min-legs=[Refuse writes with fewer legs in sync \[default\: 1\]]:N:_default' \

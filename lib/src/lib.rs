@@ -88,7 +88,7 @@ pub mod nbd;
 // Floor 2: what the far end of a copy speaks: blocks, digests, trees.
 pub mod remote;
 
-// Floor 2: a channel of bytes to the other side: TCP and Unix sockets.
+// Floor 2: a channel of bytes to the other side: TCP and Unix sockets, TLS, SSH.
 pub mod transport;
 
 // Floor 3: settings of a volume: flags, TOML, what is stored.

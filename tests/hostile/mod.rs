@@ -10,3 +10,4 @@ mod leg_life; // C-cases: connections to it that end, come late, or come back as
 mod raw; // an NBD client without scruples
 mod server; // S-cases: requests and replies
 mod server_life; // S-cases: handshakes, connections, signals
+mod tls; // clients over TLS, before it, and around it; S11, S12, S29

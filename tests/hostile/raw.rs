@@ -132,6 +132,11 @@ impl Raw {
         }
     }
 
+    /// A conversation that goes on over another socket: what was said before is over.
+    pub fn over(socket: impl Read + Write + Send + 'static) -> Self {
+        Self { socket: Box::new(socket), cookie: 1 << 40 }
+    }
+
     /// The greeting taken and answered; options come next.
     pub fn greeted(at: &At) -> Self {
         Self::connect(at).greet()
@@ -207,6 +212,11 @@ impl Raw {
     /// Sends bytes to a daemon that may close the connection meanwhile.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Some bytes, or whatever comes in their place.
+    pub fn try_read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.socket.read(bytes)
     }
 
     /// So many bytes.

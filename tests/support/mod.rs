@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod need;
+pub mod pki;
 mod run;
 mod server;
 mod ssh;

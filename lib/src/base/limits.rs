@@ -73,6 +73,18 @@ pub const UNIX_SEND_BUFFER: usize = 2 << 20;
 /// Longest wait, in milliseconds, for another process that is just opening a listener in the same directory.
 pub const LISTEN_WAIT_MS: u64 = 2_000;
 
+/// What a TLS tunnel holds at most of each: received and not decrypted, decrypted and not delivered, taken and not
+/// encrypted, encrypted and not sent. Four of the largest records.
+pub const TLS_BUFFER: usize = 64 << 10;
+/// Most TLS tunnels of one daemon, each a thread: one for each client and each leg, and those that are just ending.
+pub const TLS_TUNNELS: usize = 2 * CLIENTS + LEGS;
+/// When its near side is closed, a TLS tunnel has so long to send what it holds, in milliseconds.
+pub const TLS_CLOSE_MS: u64 = 10_000;
+/// And when that is sent, the other side has so long to say goodbye, in milliseconds.
+pub const TLS_GOODBYE_MS: u64 = 1_000;
+/// Largest file of certificates or of a key: hundreds of certificates, or a long list of revoked ones.
+pub const TLS_FILE: u64 = 4 << 20;
+
 /// Most client connections of one volume. When all are taken, a new one takes the place of the oldest whose
 /// handshake is not over.
 pub const CLIENTS: usize = 256;

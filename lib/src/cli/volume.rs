@@ -41,6 +41,9 @@ pub struct VolumeArgs {
     /// Only these addresses may connect over TCP: a range, or one; may be repeated
     #[arg(long, value_name = "CIDR")]
     allow: Vec<Cidr>,
+    /// Certificates: TCP listeners speak TLS only, and nbds legs find theirs here
+    #[arg(long, value_name = "DIR", value_parser = value::path)]
+    tls_dir: Option<PathBuf>,
     /// Offer figures for Prometheus: HOST:PORT or unix:PATH answer HTTP, a path with a / is a file written anew
     #[arg(long, value_name = "ADDR|FILE", value_parser = value::metrics)]
     metrics: Option<MetricsTo>,
@@ -118,6 +121,7 @@ impl VolumeArgs {
             unix: self.unix.clone(),
             insecure: self.insecure.then_some(true),
             allow: (!self.allow.is_empty()).then(|| self.allow.clone()),
+            tls_dir: self.tls_dir.clone(),
             metrics: self.metrics.clone(),
             on_event: self.on_event.clone(),
             min_legs: self.min_legs,

@@ -47,6 +47,8 @@ pub fn difference(old: &VolumeConfig, new: &VolumeConfig) -> Vec<Change> {
     found.compare("unix", Effect::Now, &unix(old), &unix(new));
     found.compare("insecure", Effect::Now, &old.insecure, &new.insecure);
     found.compare("allow", Effect::Now, &list(&old.allow), &list(&new.allow));
+    let tls = |config: &VolumeConfig| option(config.tls_dir.as_ref().map(|path| path.display()));
+    found.compare("tls-dir", Effect::Now, &tls(old), &tls(new));
     found.compare("metrics", Effect::Now, &option(old.metrics.as_ref()), &option(new.metrics.as_ref()));
     found.compare("on-event", Effect::Now, &option(old.on_event.as_ref()), &option(new.on_event.as_ref()));
     found.compare("min-legs", Effect::Now, &old.min_legs, &new.min_legs);
@@ -98,7 +100,7 @@ mod tests {
         let legs = &["a=/a", "b=/b"][..];
         let old = with(legs, |_| ());
         let range = |text: &str| text.parse().expect(text);
-        let table: [(VolumeConfig, &[&str]); 12] = [
+        let table: [(VolumeConfig, &[&str]); 13] = [
             (old.clone(), &[]),
             (
                 with(legs, |c| c.listen = vec![":1".parse().expect("address")]),
@@ -110,6 +112,7 @@ mod tests {
                 with(legs, |c| c.allow = vec![range("10.0.0.0/8"), range("::1")]),
                 &["allow: none, now 10.0.0.0/8, ::1/128"],
             ),
+            (with(legs, |c| c.tls_dir = Some("/t".into())), &["tls-dir: none, now /t"]),
             (with(legs, |c| c.metrics = "/x/y".parse().ok()), &["metrics: none, now /x/y"]),
             (with(legs, |c| c.on_event = Some("logger".into())), &["on-event: none, now logger"]),
             (with(legs, |c| c.min_legs = 2), &["min-legs: 1, now 2"]),

@@ -109,6 +109,9 @@ pub fn to_toml(name: &Name, config: &VolumeConfig) -> String {
         let allow: Vec<_> = config.allow.iter().map(|a| quoted(&a.to_string())).collect();
         lines.push(format!("allow = [{}]", allow.join(", ")));
     }
+    if let Some(dir) = &config.tls_dir {
+        lines.push(format!("tls-dir = {}", quoted(&dir.display().to_string())));
+    }
     if let Some(metrics) = &config.metrics {
         lines.push(format!("metrics = {}", quoted(&metrics.to_string())));
     }

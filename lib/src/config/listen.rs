@@ -38,7 +38,7 @@ pub fn admit(object: &dyn fmt::Display, address: &SocketAddr, wide: bool) -> Res
     let text =
         format!("{object}: listening on {}: it can be reached from other machines by anybody", address.ip());
     Err(Error::new(Class::Refused, text)
-        .hint("mirrord serve --allow CIDR … (or --insecure), or listen on 127.0.0.1 or a Unix socket"))
+        .hint("mirrord serve --allow CIDR … (or --tls-dir DIR with ca-cert.pem, or --insecure), or listen on 127.0.0.1 or a Unix socket"))
 }
 
 impl FromStr for Listen {

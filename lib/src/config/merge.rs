@@ -84,6 +84,7 @@ fn lay(
         unix,
         insecure: flags.insecure.or(file.insecure).or(stored.insecure).unwrap_or(false),
         allow: flags.allow.or(file.allow).or(stored.allow).unwrap_or_default(),
+        tls_dir: flags.tls_dir.or(file.tls_dir).or(stored.tls_dir),
         metrics: flags.metrics.or(file.metrics).or(stored.metrics),
         on_event: flags.on_event.or(file.on_event).or(stored.on_event),
         min_legs: flags.min_legs.or(file.min_legs).or(stored.min_legs).unwrap_or(1),

@@ -39,6 +39,8 @@ pub struct Settings {
     pub insecure: Option<bool>,
     /// `allow`: only these addresses may connect over TCP.
     pub allow: Option<Vec<Cidr>>,
+    /// `tls-dir`: the directory of certificates.
+    pub tls_dir: Option<PathBuf>,
     /// `metrics`
     pub metrics: Option<MetricsTo>,
     /// `on-event`
@@ -69,6 +71,8 @@ pub struct VolumeConfig {
     pub insecure: bool,
     /// Only these addresses may connect over TCP; anybody, if there are none.
     pub allow: Vec<Cidr>,
+    /// The directory of certificates: with it TCP listeners speak TLS only.
+    pub tls_dir: Option<PathBuf>,
     /// Where figures for monitoring go.
     pub metrics: Option<MetricsTo>,
     /// A command of the shell that is run for each event.
@@ -96,6 +100,7 @@ impl VolumeConfig {
             unix: None,
             insecure: false,
             allow: Vec::new(),
+            tls_dir: None,
             metrics: None,
             on_event: None,
             min_legs: 1,
@@ -107,7 +112,8 @@ impl VolumeConfig {
         }
     }
 
-    /// Whether a listener beyond this machine may be opened: something asks who connects, or nobody has to.
+    /// Whether a listener beyond this machine may be opened: something asks who connects, or nobody has to. One that
+    /// asks for certificates may be as well, which is seen in [`Self::tls_dir`].
     pub const fn may_listen_widely(&self) -> bool {
         self.insecure || !self.allow.is_empty()
     }

@@ -27,6 +27,7 @@ pub struct Volume {
     insecure: Option<bool>,
     #[serde(default, deserialize_with = "allow")]
     allow: Option<Vec<Cidr>>,
+    tls_dir: Option<PathBuf>,
     #[serde(default, deserialize_with = "metrics")]
     metrics: Option<MetricsTo>,
     on_event: Option<String>,
@@ -186,6 +187,7 @@ impl Volume {
             unix: self.unix,
             insecure: self.insecure,
             allow: self.allow,
+            tls_dir: self.tls_dir,
             metrics: self.metrics,
             on_event: self.on_event,
             min_legs: self.min_legs,

@@ -16,7 +16,7 @@ fn read(text: &str) -> crate::base::Result<Settings> {
 fn the_file_means_the_same_as_the_flags() {
     let file = read(
         "[volume.vol0]\nlisten = [\":1\", \"[::1]:2\"]\nmin-legs = 2\nmap-block = \"128K\"\n\
-         allow = [\"10.0.0.0/8\", \"::1\"]\nmetrics = \":9942\"\non-event = \"logger x\"\n\
+         allow = [\"10.0.0.0/8\", \"::1\"]\ntls-dir = \"/t\"\nmetrics = \":9942\"\non-event = \"logger x\"\n\
          read-policy = \"round-robin\"\nspin = 10\nmap-durability = \"process\"\n\
          [[volume.vol0.leg]]\nname = \"here\"\ndevice = \"/srv/a,b\"\n\
          [[volume.vol0.leg]]\nname = \"far\"\ndevice = \"nbd://h/x\"\nread = \"avoid\"\nflush = \"unsafe\"\n\
@@ -27,6 +27,7 @@ fn the_file_means_the_same_as_the_flags() {
     let flags = Settings {
         listen: Some(vec![":1".parse().expect("listen"), "[::1]:2".parse().expect("listen")]),
         allow: Some(vec!["10.0.0.0/8".parse().expect("range"), "::1".parse().expect("address")]),
+        tls_dir: Some("/t".into()),
         metrics: ":9942".parse().ok(),
         on_event: Some("logger x".into()),
         min_legs: Some(2),
@@ -76,6 +77,7 @@ proptest! {
         paths in proptest::collection::hash_set("/[a-z\"\\\\é ,=$'#-]{1,30}", 1..5),
         unix in proptest::option::of("/[a-z\"]{1,20}"),
         insecure in any::<bool>(),
+        tls_dir in proptest::option::of("/[a-z\"é]{1,20}"),
         on_event in proptest::option::of("[ -~\"é]{1,20}"),
         shift in 12u32..25,
         timeout_ms in 1u64..100_000,
@@ -89,6 +91,7 @@ proptest! {
         let config = VolumeConfig {
             unix: unix.map(Into::into),
             insecure,
+            tls_dir: tls_dir.map(Into::into),
             allow: vec!["192.0.2.0/24".parse().expect("range")],
             metrics: "/x y/vol0.prom".parse().ok(),
             on_event,

@@ -45,7 +45,7 @@ fn shake_hands(options: ClientOptions, piece: usize) -> (ServerInfo, Session) {
             match server.feed(part, &Shelf, &mut to_client) {
                 (n, Progress::More) => assert_eq!(n, part.len()),
                 (_, Progress::Transmission(open)) => session = Some(open),
-                (_, Progress::Close) => panic!("closed"),
+                (_, Progress::Close | Progress::StartTls) => panic!("closed"),
             }
         }
         assert!(moved, "both wait for the other");

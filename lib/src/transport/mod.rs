@@ -4,13 +4,15 @@
 //! Every descriptor is close-on-exec and non-blocking; TCP has no Nagle delay (the NBD specification asks for
 //! `TCP_NODELAY` on both sides) and keep-alive.
 //!
-//! [`ssh`] is a channel to a command on another machine, for threads that wait, with deadlines ([`stream`]).
+//! [`ssh`] is a channel to a command on another machine, for threads that wait, with deadlines ([`stream`]); [`tls`]
+//! makes any TCP connection a private one.
 
 mod dial;
 mod inherited;
 mod listen;
 pub mod ssh;
 pub mod stream;
+pub mod tls;
 
 pub use dial::{Endpoint, connect, finish, resolve};
 pub use inherited::{Drained, Stdio, activated, activation};

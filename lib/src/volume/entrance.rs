@@ -4,6 +4,7 @@ use super::options::{Entrance, ServeOptions};
 use crate::base::{Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::VolumeDir;
+use crate::transport::tls::ServerTls;
 use crate::transport::{self, Bound, Drained, Stdio};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,8 @@ pub(crate) const SOCKET_MODE: u32 = 0o600;
 pub(crate) struct Doors {
     /// Where they connect.
     pub(crate) listeners: Vec<Door>,
+    /// What clients that come over TCP must speak first.
+    pub(crate) tls: Option<ServerTls>,
     /// The one client on standard input and output.
     pub(crate) stdio: Option<OwnedFd>,
     /// What has to be waited for after it was closed.
@@ -63,9 +66,10 @@ impl Drop for Remove {
 pub(crate) fn open(options: &ServeOptions, sockets: &VolumeDir) -> Result<Doors> {
     match options.entrance {
         Entrance::Configured => {
-            let places = places(&options.config, sockets)?;
-            let listeners = places.into_iter().map(|place| Door::open(place, &options.name));
-            Ok(Doors { listeners: listeners.collect::<Result<_>>()?, ..Doors::default() })
+            let tls = tls(&options.config, !options.config.listen.is_empty())?;
+            let places = places(&options.config, tls.as_ref(), sockets)?;
+            let listeners = places.into_iter().map(|place| Door::open(place, &options.name, tls.is_some()));
+            Ok(Doors { listeners: listeners.collect::<Result<_>>()?, tls, ..Doors::default() })
         }
         Entrance::Activated => activated(options),
         Entrance::Stdio => {
@@ -75,8 +79,24 @@ pub(crate) fn open(options: &ServeOptions, sockets: &VolumeDir) -> Result<Doors>
     }
 }
 
+/// What TCP clients must speak: TLS where there is a directory of certificates. It is looked at only if there are such
+/// clients; legs find theirs when they connect. Unix sockets and standard input stay plain: who may open them is the
+/// system's to say.
+pub(crate) fn tls(config: &VolumeConfig, tcp: bool) -> Result<Option<ServerTls>> {
+    config.tls_dir.as_deref().filter(|_| tcp).map(ServerTls::load).transpose()
+}
+
+/// Whether a listener may be opened that others than this machine reach.
+fn may_be_wide(config: &VolumeConfig, tls: Option<&ServerTls>) -> bool {
+    config.may_listen_widely() || tls.is_some_and(ServerTls::asks_for_certificates)
+}
+
 /// The places of a configuration; may wait for a name server.
-pub(crate) fn places(config: &VolumeConfig, sockets: &VolumeDir) -> Result<Vec<Place>> {
+pub(crate) fn places(
+    config: &VolumeConfig,
+    tls: Option<&ServerTls>,
+    sockets: &VolumeDir,
+) -> Result<Vec<Place>> {
     let unix = match &config.unix {
         Some(path) => Some(path.clone()),
         None if config.listen.is_empty() => Some(sockets.nbd_socket()?),
@@ -84,20 +104,20 @@ pub(crate) fn places(config: &VolumeConfig, sockets: &VolumeDir) -> Result<Vec<P
     };
     let mut places: Vec<_> = unix.into_iter().map(Place::Unix).collect();
     for listen in &config.listen {
-        places.extend(listen.resolve(config.may_listen_widely())?.into_iter().map(Place::Tcp));
+        places.extend(listen.resolve(may_be_wide(config, tls))?.into_iter().map(Place::Tcp));
     }
     Ok(places)
 }
 
 impl Door {
     /// Opens one.
-    pub(crate) fn open(place: Place, volume: &Name) -> Result<Self> {
+    pub(crate) fn open(place: Place, volume: &Name, tls: bool) -> Result<Self> {
         match &place {
-            Place::Tcp(address) => Ok(Self::new(transport::listen_tcp(address)?, place, volume, None)),
+            Place::Tcp(address) => Ok(Self::new(transport::listen_tcp(address)?, place, volume, tls, None)),
             Place::Unix(path) => {
                 let fd = transport::listen_unix(path, SOCKET_MODE)?;
                 let file = Some(Remove(path.clone()));
-                Ok(Self::new(fd, place, volume, file))
+                Ok(Self::new(fd, place, volume, tls, file))
             }
             Place::Given => Err(crate::base::Error::new(
                 crate::base::Class::Internal,
@@ -106,26 +126,37 @@ impl Door {
         }
     }
 
-    fn new(fd: OwnedFd, place: Place, volume: &Name, file: Option<Remove>) -> Self {
-        let uri = transport::bound(&fd).map_or_else(String::new, |bound| uri(volume, &bound));
+    /// From now on TCP clients speak TLS, or do not.
+    pub(crate) fn rename(&mut self, volume: &Name, tls: bool) {
+        if let Some(bound) = transport::bound(&self.fd) {
+            self.uri = uri(volume, &bound, tls);
+        }
+    }
+
+    fn new(fd: OwnedFd, place: Place, volume: &Name, tls: bool, file: Option<Remove>) -> Self {
+        let uri = transport::bound(&fd).map_or_else(String::new, |bound| uri(volume, &bound, tls));
         Self { place, fd, uri, _file: file }
     }
 }
 
 fn activated(options: &ServeOptions) -> Result<Doors> {
+    let given: Vec<_> = transport::activated()?.into_iter().map(|fd| (transport::bound(&fd), fd)).collect();
+    let tls = tls(&options.config, given.iter().any(|(bound, _)| matches!(bound, Some(Bound::Tcp(_)))))?;
     let mut listeners = Vec::new();
-    for fd in transport::activated()? {
-        if let Some(Bound::Tcp(address)) = transport::bound(&fd) {
-            crate::config::listen::admit(&address, &address, options.config.may_listen_widely())?;
+    for (bound, fd) in given {
+        if let Some(Bound::Tcp(address)) = bound {
+            let wide = may_be_wide(&options.config, tls.as_ref());
+            crate::config::listen::admit(&address, &address, wide)?;
         }
-        listeners.push(Door::new(fd, Place::Given, &options.name, None));
+        listeners.push(Door::new(fd, Place::Given, &options.name, tls.is_some(), None));
     }
-    Ok(Doors { listeners, ..Doors::default() })
+    Ok(Doors { listeners, tls, ..Doors::default() })
 }
 
 /// The NBD URI of a listener.
-fn uri(volume: &Name, bound: &Bound) -> String {
+fn uri(volume: &Name, bound: &Bound, tls: bool) -> String {
     match bound {
+        Bound::Tcp(address) if tls => format!("nbds://{address}/{volume}"),
         Bound::Tcp(address) => format!("nbd://{address}/{volume}"),
         Bound::Unix(path) => format!("nbd+unix:///{volume}?socket={}", escaped(path)),
     }

@@ -4,12 +4,12 @@ use super::driver::{self, Setup, Source};
 use super::entrance::{self, Doors, Remove};
 use super::members;
 use super::metrics::Metrics;
-use super::options::{CreateOptions, ServeNotice, ServeOptions};
+use super::options::{CreateOptions, Entrance, ServeNotice, ServeOptions};
 use super::state::{self, MapHandle};
 use super::strangers;
 use crate::base::{Class, Error, Result, limits};
 use crate::control::{StateDir, VolumeDir};
-use crate::transport;
+use crate::transport::{self, Bound};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -127,7 +127,9 @@ fn serve_with(
     let control_path = sockets.control_socket()?;
     let control = transport::listen_unix(&control_path, entrance::SOCKET_MODE)?;
     let _control_file = Remove(control_path);
-    let Doors { listeners: doors, stdio, drained } = entrance::open(options, sockets)?;
+    let Doors { listeners: doors, tls, stdio, drained } = entrance::open(options, sockets)?;
+    let tcp_was_given = options.entrance == Entrance::Activated
+        && doors.iter().any(|door| matches!(transport::bound(&door.fd), Some(Bound::Tcp(_))));
     let metrics = Metrics::open(&config, sockets)?;
     if let Some(metrics) = &metrics {
         notice(metrics.notice());
@@ -150,6 +152,7 @@ fn serve_with(
         widened: opened.widened,
         notes: opened.notes,
         doors,
+        tls,
         stdio,
         control,
         metrics,
@@ -157,6 +160,7 @@ fn serve_with(
             reread: options.reread.clone(),
             sockets: sockets.clone(),
             entrance: options.entrance,
+            tcp_was_given,
         },
         signals,
         hangups,

@@ -43,8 +43,22 @@ pub enum Progress {
     More,
     /// The client opened an export. What was not consumed belongs to the transmission phase.
     Transmission(Session),
+    /// Send what was written, then begin TLS and go on over it. What was not consumed was sent in the clear by
+    /// nobody knows whom: a caller that finds anything closes.
+    StartTls,
     /// Send what was written, then close.
     Close,
+}
+
+/// What there is of TLS ("TLS support").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    /// None is offered (NOTLS).
+    None,
+    /// Nothing else is talked about before it (FORCEDTLS).
+    Forced,
+    /// It is there.
+    Up,
 }
 
 /// What was agreed.
@@ -122,6 +136,7 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub struct Handshake {
     state: State,
+    tls: Tls,
     buffer: Vec<u8>,
     count: u32,
     drained: u64,
@@ -133,14 +148,24 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// A new handshake, and the bytes to send first.
+    /// A new handshake, and the bytes to send first. TLS is refused.
     pub fn new() -> (Self, Vec<u8>) {
+        Self::with(Tls::None)
+    }
+
+    /// The same with TLS: until it is there every other option is refused, but for ABORT.
+    pub fn forced_tls() -> (Self, Vec<u8>) {
+        Self::with(Tls::Forced)
+    }
+
+    fn with(tls: Tls) -> (Self, Vec<u8>) {
         let mut greeting = Vec::with_capacity(18);
         greeting.extend_from_slice(&wire::MAGIC.to_be_bytes());
         greeting.extend_from_slice(&wire::MAGIC_OPTION.to_be_bytes());
         greeting.extend_from_slice(&(handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES).to_be_bytes());
         let fresh = Self {
             state: State::Flags,
+            tls,
             buffer: Vec::new(),
             count: 0,
             drained: 0,
@@ -160,6 +185,7 @@ impl Handshake {
         let progress = loop {
             match self.step(&mut rest, exports, out) {
                 Some(Progress::More) => {}
+                Some(Progress::StartTls) => break Progress::StartTls,
                 Some(end) => {
                     self.state = State::Over;
                     self.buffer = Vec::new();
@@ -233,6 +259,18 @@ impl Handshake {
         }
         let drain = |answer| State::Drain { option, left: len, answer };
         self.state = match option {
+            option::STARTTLS if self.tls == Tls::Forced && len == 0 => drain(Answer::Handle),
+            option::STARTTLS if self.tls == Tls::Forced => {
+                drain(Answer::Error(reply::ERR_INVALID, "the option takes no data"))
+            }
+            option::STARTTLS if self.tls == Tls::Up => {
+                drain(Answer::Error(reply::ERR_INVALID, "TLS is there already"))
+            }
+            // It cannot be refused but by closing.
+            option::EXPORT_NAME if self.tls == Tls::Forced => return Progress::Close,
+            _ if self.tls == Tls::Forced && option != option::ABORT => {
+                drain(Answer::Error(reply::ERR_TLS_REQD, "this server talks over TLS only"))
+            }
             // It cannot be refused but by closing; with extended headers it MUST NOT be sent.
             option::EXPORT_NAME if len as usize > limits::NBD_STRING || self.extended => {
                 return Progress::Close;
@@ -266,6 +304,15 @@ impl Handshake {
             }
         }
         Progress::More
+    }
+
+    /// TLS is agreed upon: what was said before it may have been said by somebody else, and is forgotten
+    /// (CVE-2021-3716). Only the counts of options and of their bytes go on.
+    pub(super) fn secure(&mut self) {
+        let (count, drained, no_zeroes) = (self.count, self.drained, self.no_zeroes);
+        let (fresh, _) = Self::with(Tls::Up);
+        // The client's flags are sent once, before TLS.
+        *self = Self { state: State::Header, count, drained, no_zeroes, ..fresh };
     }
 
     /// Bytes that the handshake holds in memory.

@@ -10,3 +10,5 @@ pub use request::{check, payload_len};
 
 #[cfg(test)]
 pub(in crate::nbd) mod tests;
+#[cfg(test)]
+mod tls_tests;

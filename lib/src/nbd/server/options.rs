@@ -20,6 +20,12 @@ pub(super) fn answer(
             put_reply(out, option, reply::ACK, &[]);
             Progress::Close
         }
+        // Asked only where it is offered.
+        option::STARTTLS => {
+            put_reply(out, option, reply::ACK, &[]);
+            shake.secure();
+            Progress::StartTls
+        }
         option::LIST => {
             for name in exports.list() {
                 let mut server = Vec::with_capacity(4 + name.len());

@@ -4,13 +4,14 @@
 use super::buffers::{Pool, Slice};
 use super::input::{Incoming, Input, Received};
 use super::output::{Output, Sent};
-use crate::base::limits;
+use crate::base::{Class, Error, Result, limits};
 use crate::nbd::server::reply::{Style, To};
 use crate::nbd::server::{Exports, Handshake, Progress, Session, reply};
 use crate::nbd::{Command, Errno, Request};
 use rustix::event::epoll::EventFlags;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// The socket takes no more for now.
     blocked: bool,
+    /// TLS was agreed upon and has not begun.
+    wants_tls: bool,
     /// Queued for sending in this round.
     pub(super) touched: bool,
     /// What epoll was asked for.
@@ -121,9 +124,9 @@ pub(super) enum Outcome {
 }
 
 impl Client {
-    /// A connection just accepted; the greeting is queued.
-    pub(super) fn new(fd: OwnedFd, pool: &Pool, now_ms: u64) -> Self {
-        let (machine, greeting) = Handshake::new();
+    /// A connection just accepted; the greeting is queued. `tls`: nothing is talked about before that.
+    pub(super) fn new(fd: OwnedFd, pool: &Pool, now_ms: u64, tls: bool) -> Self {
+        let (machine, greeting) = if tls { Handshake::forced_tls() } else { Handshake::new() };
         let mut out = Output::default();
         out.head(|heads| heads.extend_from_slice(&greeting));
         let deadline_ms = now_ms + limits::NBD_HANDSHAKE_MS;
@@ -140,6 +143,7 @@ impl Client {
             ending: false,
             stalled: false,
             blocked: false,
+            wants_tls: false,
             touched: false,
             interest: EventFlags::empty(),
         }
@@ -156,6 +160,35 @@ impl Client {
             Phase::Open(session) => Some(session),
             Phase::Handshake { .. } => None,
         }
+    }
+
+    /// Whether it has been told that TLS begins now.
+    pub(super) const fn wants_tls(&self) -> bool {
+        self.wants_tls
+    }
+
+    /// Puts a tunnel over its socket, with the time that is left of its handshake. An error: it has to be dropped,
+    /// also if it has sent a byte more, which may be anybody's (CVE-2021-3716).
+    pub(super) fn begin_tls(
+        &mut self,
+        now_ms: u64,
+        tunnel: impl FnOnce(OwnedFd, Duration) -> Result<OwnedFd>,
+    ) -> Result<()> {
+        let refuse = |why: &str| Err(Error::new(Class::Connect, format!("client: beginning TLS: {why}")));
+        let Phase::Handshake { deadline_ms, .. } = self.phase else { return refuse("it has an export open") };
+        if !self.input.unparsed().is_empty() {
+            return refuse("it sent something in the clear behind its wish");
+        }
+        if self.out.flush(self.fd.as_fd()) != Sent::All {
+            return refuse("it does not read the answer");
+        }
+        let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms));
+        let socket = self.fd.try_clone().map_err(|e| Error::os(Class::Busy, "client", "beginning TLS", e))?;
+        self.fd = tunnel(socket, left)?;
+        self.wants_tls = false;
+        self.blocked = false;
+        self.interest = EventFlags::empty();
+        Ok(())
     }
 
     /// Whether its handshake takes too long.
@@ -179,6 +212,7 @@ impl Client {
                 self.input.expect_headers(session.header_len());
                 self.phase = Phase::Open(Box::new(session));
             }
+            Progress::StartTls => self.wants_tls = true,
             Progress::Close => self.ending = true,
         }
         received

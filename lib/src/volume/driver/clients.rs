@@ -51,11 +51,11 @@ impl Driver<'_> {
                 Ok(Some((_, Peer::Tcp(from)))) if !allow::allows(&self.config.allow, from.ip()) => {
                     self.refused_clients += 1;
                 }
-                Ok(Some((fd, _))) => {
+                Ok(Some((fd, peer))) => {
                     if let Some(oldest) = oldest {
                         self.drop_client(oldest);
                     }
-                    self.greet(fd);
+                    self.greet(fd, peer != Peer::Unix);
                 }
                 Ok(None) => return,
                 // No descriptors are left: let those that wait be until one is closed.
@@ -64,9 +64,10 @@ impl Driver<'_> {
         }
     }
 
-    /// A client has connected.
-    pub(super) fn greet(&mut self, fd: OwnedFd) {
-        let key = self.clients.insert(Client::new(fd, &self.pool, self.now_ms()));
+    /// A client has connected; over TCP it must speak TLS, where that is wanted.
+    pub(super) fn greet(&mut self, fd: OwnedFd, tcp: bool) {
+        let tls = tcp && self.tls.is_some();
+        let key = self.clients.insert(Client::new(fd, &self.pool, self.now_ms(), tls));
         let Some(client) = self.clients.get_mut(key) else { return };
         let flags = client.new_interest().unwrap_or(EventFlags::IN);
         if epoll::add(&self.epoll, client.fd(), EventData::new_u64(key), flags).is_err() {
@@ -123,6 +124,9 @@ impl Driver<'_> {
                 }
             }
             if handshake {
+                if self.clients.get(key).is_some_and(Client::wants_tls) {
+                    return self.start_tls(key);
+                }
                 self.touch(key);
             }
             let (hot, full) = self.take_requests(key);

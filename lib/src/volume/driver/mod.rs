@@ -27,16 +27,18 @@ mod remote;
 mod report;
 mod slab;
 mod spin;
+mod tls;
 mod trackers;
 mod verify;
 mod vouch;
 mod watch;
 mod workers;
 
-use crate::base::{Class, Error, Id, Name, Result};
+use crate::base::{Class, Error, Id, Name, Result, limits};
 use crate::config::VolumeConfig;
 use crate::control::{EventKind, VolumeDir};
 use crate::leg::LegSpec;
+use crate::transport::tls::{ServerTls, Tunnels};
 use crate::volume::core::{Action, Core, Event, IoId, LegIx, LegStart, TICK_MS};
 use crate::volume::entrance::Door;
 use crate::volume::metrics::Metrics;
@@ -114,6 +116,8 @@ pub(crate) struct Setup {
     pub(crate) notes: Vec<String>,
     /// Where NBD clients connect.
     pub(crate) doors: Vec<Door>,
+    /// What those that come over TCP must speak first.
+    pub(crate) tls: Option<ServerTls>,
     /// The only client, connected already: the volume is served for as long as it stays.
     pub(crate) stdio: Option<OwnedFd>,
     /// Where administrators connect.
@@ -205,6 +209,8 @@ struct Driver<'a> {
     map_workers: Workers<Completion>,
 
     doors: Vec<Door>,
+    tls: Option<ServerTls>,
+    tunnels: Tunnels,
     listening: bool,
     /// The only client, until it is served.
     stdio: Option<OwnedFd>,
@@ -364,6 +370,8 @@ impl<'a> Driver<'a> {
             pool,
             results,
             doors: setup.doors,
+            tls: setup.tls,
+            tunnels: Tunnels::new(limits::TLS_TUNNELS),
             listening: false,
             only_client: setup.stdio.is_some(),
             refused_clients: 0,
@@ -420,6 +428,7 @@ impl<'a> Driver<'a> {
             self.round(&mut ready)?;
             if let Some(clean) = self.stopped.take() {
                 self.end(&mut ready);
+                self.close_tunnels();
                 return Ok(clean);
             }
         }

@@ -14,6 +14,7 @@ use crate::config::legs;
 use crate::config::{self, MetricsTo, VolumeConfig};
 use crate::control::{EventKind, VolumeDir};
 use crate::leg::LegSpec;
+use crate::transport::tls::ServerTls;
 use crate::volume::core::ReadPolicy;
 use crate::volume::entrance::{self, Door, Place};
 use crate::volume::metrics::Metrics;
@@ -29,6 +30,8 @@ pub(crate) struct Source {
     pub(crate) sockets: VolumeDir,
     /// Whether listeners are ours to change.
     pub(crate) entrance: Entrance,
+    /// Sockets of socket activation are among them that speak TCP.
+    pub(crate) tcp_was_given: bool,
 }
 
 /// Step 1, done.
@@ -42,6 +45,8 @@ pub(super) struct Prepared {
     /// All places where clients come in from now on, and which of them were opened for that.
     places: Option<Vec<Place>>,
     opened: Vec<Door>,
+    /// Of the files as they are now, also where nothing else has changed.
+    tls: Option<ServerTls>,
     metrics: Renewed,
 }
 
@@ -69,11 +74,17 @@ impl Source {
             config.legs.iter().filter(|leg| read.named.contains(&leg.name)).cloned().collect();
         legs::check(&config, &old.legs, &legs::plan(&old.legs, named, &legs))?;
         let changes = difference(old, &config);
+        let tcp = match self.entrance {
+            Entrance::Configured => !config.listen.is_empty(),
+            Entrance::Activated => self.tcp_was_given,
+            Entrance::Stdio => false,
+        };
+        let tls = entrance::tls(&config, tcp)?;
         let (mut places, mut opened) = (None, Vec::new());
         if self.entrance == Entrance::Configured {
-            let wanted = entrance::places(&config, &self.sockets)?;
+            let wanted = entrance::places(&config, tls.as_ref(), &self.sockets)?;
             for place in wanted.iter().filter(|place| !open.contains(place)) {
-                opened.push(Door::open(place.clone(), self.sockets.name())?);
+                opened.push(Door::open(place.clone(), self.sockets.name(), tls.is_some())?);
             }
             places = Some(wanted);
         }
@@ -82,7 +93,7 @@ impl Source {
         if let Some(MetricsTo::Tcp(stays)) = config.metrics.as_ref().filter(|_| !differs) {
             stays.resolve(config.may_listen_widely())?;
         }
-        Ok(Prepared { config, changes, legs, named: read.named, places, opened, metrics })
+        Ok(Prepared { config, changes, legs, named: read.named, places, opened, tls, metrics })
     }
 }
 
@@ -130,13 +141,17 @@ impl Driver<'_> {
     }
 
     fn take_over(&mut self, prepared: Prepared) {
-        let Prepared { config, changes, legs, named, places, opened, metrics } = prepared;
+        let Prepared { config, changes, legs, named, places, opened, tls, metrics } = prepared;
+        self.tls = tls;
         if let Some(places) = places {
             let listening = self.listening;
             self.listen(false);
             self.doors.extend(opened);
             self.doors.retain(|door| places.contains(&door.place));
             self.listen(listening);
+        }
+        for door in &mut self.doors {
+            door.rename(&self.name, self.tls.is_some());
         }
         if let Renewed::By(metrics) = metrics {
             let old = std::mem::replace(&mut self.metrics, metrics);

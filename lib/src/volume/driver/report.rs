@@ -223,7 +223,7 @@ impl Driver<'_> {
         if let Some(client) = self.stdio.take() {
             // If it was not waited for, waiting for it again fails, and it is dropped.
             let _ = rustix::event::epoll::delete(&self.epoll, &client);
-            self.greet(client);
+            self.greet(client, false);
         }
         let uris = self.uris();
         (self.notify)(ServeNotice::Ready { uris });
