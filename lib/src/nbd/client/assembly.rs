@@ -141,26 +141,3 @@ impl PlainAssembly {
         })
     }
 }
-
-/// Extents of a connection without extended headers, where length and flags have 32 bits.
-pub fn compact_extents(extents: Vec<(u64, u64)>) -> Vec<(u32, u32)> {
-    extents.into_iter().map(|(len, flags)| (len as u32, flags as u32)).collect()
-}
-
-/// Cuts the extents of one context to the `length` bytes that were asked for, and says how many of these they
-/// describe. The last may have run past ("the last may overrun"); one that begins past the end is a violation.
-pub fn clip_extents(extents: &mut [(u32, u32)], length: u32, req_one: bool) -> Result<u32> {
-    if extents.is_empty() || (req_one && extents.len() > 1) {
-        return Err(violation(format_args!("{} extents in reply to BLOCK_STATUS", extents.len())));
-    }
-    let mut covered = 0u32;
-    for (len, _) in extents {
-        let left = length - covered;
-        if left == 0 {
-            return Err(violation("extents that begin past the end of the request"));
-        }
-        *len = left.min(*len);
-        covered += *len;
-    }
-    Ok(covered)
-}

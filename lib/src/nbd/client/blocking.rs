@@ -3,7 +3,8 @@
 
 pub(super) mod stream;
 
-use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents, compact_extents};
+use super::assembly::{Assembly, PlainAssembly, ReadAssembly};
+use super::extents::StatusAssembly;
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use super::replies::{Reply, ReplyParser};
 use super::violation;
@@ -260,35 +261,14 @@ impl Blocking {
     }
 
     fn receive_status(&mut self, id: u32, length: u32) -> Result<Result<Vec<(u32, u32)>, Errno>> {
-        let mut found: Option<Vec<(u32, u32)>> = None;
-        let mut failed = None;
-        let mut chunks = 0;
+        let mut assembly = StatusAssembly::whole(id, &self.info, length);
         loop {
             let reply = self.reply()?;
-            let done = reply.done();
-            match reply {
-                Reply::BlockStatus { context, extents, .. } => {
-                    chunks += 1;
-                    let known = self.info.contexts.iter().any(|(id, _)| *id == context);
-                    if !known || chunks > self.info.contexts.len() || (context == id && found.is_some()) {
-                        return Err(violation(format_args!("extents of context {context}")));
-                    }
-                    let mut extents = compact_extents(extents);
-                    clip_extents(&mut extents, length, false)?;
-                    if context == id {
-                        found = Some(extents);
-                    }
-                }
-                Reply::Error { error, .. } | Reply::Simple { error: Some(error), .. } => failed = Some(error),
-                Reply::None { .. } => {}
-                _ => return Err(violation("data in reply to BLOCK_STATUS")),
-            }
-            if done {
-                return Ok(match (failed, found) {
-                    (Some(errno), _) => Err(errno),
-                    (None, Some(extents)) => Ok(extents),
-                    (None, None) => Err(Errno::Io),
-                });
+            match assembly.accept(&reply)? {
+                Assembly::More => {}
+                Assembly::Complete => return Ok(Ok(assembly.into_compact())),
+                Assembly::Incomplete => return Ok(Err(Errno::Io)),
+                Assembly::Failed(errno) => return Ok(Err(errno)),
             }
         }
     }

@@ -3,8 +3,9 @@
 
 mod table;
 
-use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents, compact_extents};
+use super::assembly::{Assembly, PlainAssembly, ReadAssembly};
 use super::blocking::stream::Stream;
+use super::extents::StatusAssembly;
 use super::handshake::{ClientOptions, ServerInfo};
 use super::replies::{Reply, ReplyParser};
 use super::{Blocking, violation};
@@ -153,7 +154,7 @@ impl Pipelined {
             let text = format!("{}: {doing}: the server has no '{context}'", self.shared.name);
             Error::new(Class::Refused, text)
         })?;
-        let asked = Asked::Status { context: id, length: len, found: None, chunks: 0, failed: None };
+        let asked = Asked::Status(StatusAssembly::whole(id, &self.shared.info, len));
         let (outcome, asked) = self.shared.ask(
             doing,
             Command::BlockStatus,
@@ -165,7 +166,7 @@ impl Pipelined {
         );
         outcome?;
         match asked {
-            Asked::Status { found: Some(extents), .. } => Ok(extents),
+            Asked::Status(assembly) => Ok(assembly.into_compact()),
             _ => Err(self.shared.said(doing, offset, len, Errno::Io)),
         }
     }
@@ -349,21 +350,21 @@ impl<'s> Receiver<'s> {
         let Some(mut taken) = self.shared.table.take(reply.cookie()) else {
             return Err(violation("a reply to a request that is not in flight"));
         };
-        let done = self.accept(&mut taken.asked, reply)?;
+        let done = self.accept(&mut taken.asked, &reply)?;
         self.shared.table.put_back(taken, done);
         Ok(())
     }
 
     /// What one reply means for its request: `None` if more follows.
-    fn accept(&mut self, asked: &mut Asked, reply: Reply) -> Result<Option<Answer>> {
+    fn accept(&mut self, asked: &mut Asked, reply: &Reply) -> Result<Option<Answer>> {
         let state = match asked {
-            Asked::Plain(assembly) => assembly.accept(&reply)?,
+            Asked::Plain(assembly) => assembly.accept(reply)?,
             Asked::Read { buf, offset, assembly } => {
-                let state = assembly.accept(&reply)?;
+                let state = assembly.accept(reply)?;
                 // The assembly has checked that the piece lies inside the request.
                 let first = *offset;
                 let piece = |at: u64, len: u32| (at - first) as usize..(at - first) as usize + len as usize;
-                match reply {
+                match *reply {
                     Reply::Simple { error: None, .. } => self.payload(buf)?,
                     Reply::Data { offset, len, .. } => self.payload(&mut buf[piece(offset, len)])?,
                     Reply::Hole { offset, len, .. } => buf[piece(offset, len)].fill(0),
@@ -371,34 +372,7 @@ impl<'s> Receiver<'s> {
                 }
                 state
             }
-            Asked::Status { context, length, found, chunks, failed } => {
-                let done = reply.done();
-                match reply {
-                    Reply::BlockStatus { context: of, extents, .. } => {
-                        *chunks += 1;
-                        let contexts = &self.shared.info.contexts;
-                        let known = contexts.iter().any(|(id, _)| *id == of);
-                        if !known || *chunks > contexts.len() || (of == *context && found.is_some()) {
-                            return Err(violation(format_args!("extents of context {of}")));
-                        }
-                        let mut extents = compact_extents(extents);
-                        clip_extents(&mut extents, *length, false)?;
-                        if of == *context {
-                            *found = Some(extents);
-                        }
-                    }
-                    Reply::Error { error, .. } | Reply::Simple { error: Some(error), .. } => {
-                        failed.get_or_insert(error);
-                    }
-                    Reply::None { .. } => {}
-                    _ => return Err(violation("data in reply to BLOCK_STATUS")),
-                }
-                return Ok(done.then_some(match (*failed, &found) {
-                    (None, Some(_)) => Answer::Success,
-                    (None, None) => Answer::Error(Errno::Io),
-                    (Some(errno), _) => Answer::Error(errno),
-                }));
-            }
+            Asked::Status(assembly) => assembly.accept(reply)?,
         };
         Ok(match state {
             Assembly::More => None,

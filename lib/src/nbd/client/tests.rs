@@ -1,6 +1,6 @@
 //! The client's handshake and reply parser against the cases of `nbd.md` section 4 that concern them.
 
-use super::assembly::{Assembly, PlainAssembly, ReadAssembly, clip_extents};
+use super::assembly::{Assembly, PlainAssembly, ReadAssembly};
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use super::replies::{Reply, ReplyParser};
 use crate::base::{Class, Error, Result, limits};
@@ -133,7 +133,9 @@ fn c2_replies_to_options_that_were_not_sent_or_too_long_are_refused() {
     let mut huge = answer(option::GO, reply::INFO, &[]);
     huge[16..].copy_from_slice(&u32::MAX.to_be_bytes());
     let server = answer(option::GO, reply::SERVER, &u32::MAX.to_be_bytes());
-    for part in [huge, server, ack(option::LIST), answer(option::GO, 77, &[])] {
+    // What was not asked for is not agreed on either.
+    let (list, chunks) = (ack(option::LIST), ack(option::STRUCTURED_REPLY));
+    for part in [huge, server, list, chunks, answer(option::GO, 77, &[])] {
         refused(wanted(false), &[greeting(3), part]);
     }
 }
@@ -217,6 +219,14 @@ fn c20_endless_replies_are_cut_off() {
         many.extend(answer(option::GO, reply::INFO, b"\x03\xe7"));
     }
     assert!(refused(wanted(false), &[many]).message.contains("more than 4096 replies"));
+    let mut many = [greeting(3), ack(option::STRUCTURED_REPLY)].concat();
+    for _ in 0..=limits::NBD_REPLIES {
+        many.extend(answer(option::SET_META_CONTEXT, reply::META_CONTEXT, b"\0\0\0\x07x:unasked"));
+    }
+    assert!(refused(wanted(true), &[many]).message.contains("more than 4096 replies"));
+    // Exports are never asked for: the first one told is too many.
+    let server = answer(option::GO, reply::SERVER, b"\0\0\0\x03vol");
+    assert!(refused(wanted(false), &[greeting(3), server]).message.contains("reply of type 2"));
 }
 
 #[test]
@@ -226,6 +236,32 @@ fn c21_c24_messages_of_the_server_are_cleaned_and_cut() {
     assert_eq!(error.message, "NBD handshake: export 'vol': no such export: a?[2Jb??");
     let long = answer(option::GO, reply::ERR_POLICY, &[b'm'; limits::NBD_STRING]);
     assert_eq!(refused(wanted(false), &[greeting(3), long]).message.len(), limits::NBD_STRING);
+}
+
+#[test]
+fn c24_what_fills_a_buffer_exactly_is_taken_and_one_byte_more_is_not() {
+    let description = |len: usize| {
+        let data = [&info::DESCRIPTION.to_be_bytes()[..], &vec![b'd'; len - 2]].concat();
+        [greeting(3), answer(option::GO, reply::INFO, &data), export_info(4096, 1), ack(option::GO)]
+    };
+    let most = limits::NBD_OPTION_LEN as usize;
+    assert_eq!(ready(wanted(false), &description(most)).size, 4096);
+    refused(wanted(false), &description(most + 1));
+    // The message of an error, and the longest chunk of one.
+    let body = |len: usize| [&5u32.to_be_bytes()[..], &(len as u16).to_be_bytes(), &vec![b'm'; len]].concat();
+    for len in [limits::NBD_STRING, limits::NBD_ERROR_CHUNK as usize - 6] {
+        let Reply::Error { message, .. } = whole(&chunk_bytes(1, chunk::ERROR, &body(len))) else {
+            panic!("an error")
+        };
+        assert_eq!(message.len(), limits::NBD_STRING);
+    }
+    let longer = body(limits::NBD_ERROR_CHUNK as usize - 5);
+    assert!(parse(&chunk_bytes(1, chunk::ERROR, &longer)).is_err());
+    let exact = [&body(limits::NBD_STRING)[..], &8192u64.to_be_bytes()].concat();
+    let Reply::Error { offset, .. } = whole(&chunk_bytes(1, chunk::ERROR_OFFSET, &exact)) else {
+        panic!("an error")
+    };
+    assert_eq!(offset, Some(8192));
 }
 
 #[test]
@@ -320,18 +356,30 @@ fn c1_c14_c17_c18_chunks_that_cannot_be_are_violations() {
         assert!(parse(&header).is_err());
         assert_eq!(ReplyParser::new(true).wanted(&header), 20);
     }
+    // Those of the shape that a chunk of extents has.
+    let mut header = chunk_bytes(1, chunk::BLOCK_STATUS, &[]);
+    header[16..].copy_from_slice(&0xffff_fffcu32.to_be_bytes());
+    assert!(parse(&header).is_err());
     assert!(parse(&0x6744_6699u32.to_be_bytes()).is_err());
 }
 
-/// A parser that agreed on extended headers, and one chunk of them.
-fn parse_long(kind: u16, body: &[u8]) -> Result<Option<(usize, Reply)>> {
-    let mut bytes = wire::MAGIC_EXTENDED_REPLY.to_be_bytes().to_vec();
-    bytes.extend(1u16.to_be_bytes());
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend(7u64.to_be_bytes());
-    bytes.extend(4096u64.to_be_bytes());
-    bytes.extend((body.len() as u64).to_be_bytes());
-    bytes.extend(body);
+#[test]
+fn c17_lengths_of_64_bits_are_judged_before_a_byte_of_the_body_is_there() {
+    for kind in [chunk::OFFSET_DATA, chunk::BLOCK_STATUS_EXT, chunk::ERROR, chunk::ERROR_OFFSET, 0x8abc, 77] {
+        // The lower half of some would be a legal length.
+        for len in [1 << 63, u64::MAX, (1 << 32) + 24, (1 << 32) + 16, 0xffff_fff8] {
+            let head =
+                [&wire::MAGIC_EXTENDED_REPLY.to_be_bytes()[..], &1u16.to_be_bytes(), &kind.to_be_bytes()];
+            let fields = [7u64, 4096, len].map(u64::to_be_bytes);
+            let header = [head.concat(), fields.concat()].concat();
+            assert!(long_parser().parse(&header).is_err(), "{kind} {len}");
+            assert_eq!(long_parser().wanted(&header), 32);
+        }
+    }
+}
+
+/// A parser that agreed on extended headers.
+fn long_parser() -> ReplyParser {
     let info = ServerInfo {
         size: 1 << 30,
         flags: TransmissionFlags(1),
@@ -342,7 +390,19 @@ fn parse_long(kind: u16, body: &[u8]) -> Result<Option<(usize, Reply)>> {
         preferred_block: 4096,
         max_payload: 1 << 20,
     };
-    let mut parser = ReplyParser::of(&info);
+    ReplyParser::of(&info)
+}
+
+/// One chunk for it.
+fn parse_long(kind: u16, body: &[u8]) -> Result<Option<(usize, Reply)>> {
+    let mut bytes = wire::MAGIC_EXTENDED_REPLY.to_be_bytes().to_vec();
+    bytes.extend(1u16.to_be_bytes());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(7u64.to_be_bytes());
+    bytes.extend(4096u64.to_be_bytes());
+    bytes.extend((body.len() as u64).to_be_bytes());
+    bytes.extend(body);
+    let mut parser = long_parser();
     for cut in 0..bytes.len() {
         match parser.parse(&bytes[..cut]) {
             Ok(None) => assert!(parser.wanted(&bytes[..cut]) > cut),
@@ -497,17 +557,6 @@ fn a_read_scattered_on_purpose_is_cut_off() {
     };
     assert_eq!(at, 1 + 2 * limits::NBD_FRAGMENTS as u64);
     assert!(error.message.contains("scattered"));
-}
-
-#[test]
-fn c9_extents_end_where_the_request_ends() {
-    let mut extents = [(600, 1), (u32::MAX, 0)];
-    assert_eq!(clip_extents(&mut extents, 1000, false).expect("legal"), 1000);
-    assert_eq!(extents, [(600, 1), (400, 0)]);
-    assert_eq!(clip_extents(&mut [(600, 1)], 1000, true).expect("legal"), 600);
-    assert!(clip_extents(&mut [(1000, 1), (1, 0)], 1000, false).is_err());
-    assert!(clip_extents(&mut [(1, 1), (1, 0)], 1000, true).is_err());
-    assert!(clip_extents(&mut [], 1000, false).is_err());
 }
 
 proptest! {

@@ -297,7 +297,7 @@ impl Link {
                 What::Flush => (Command::Flush, CommandFlags::NONE),
                 What::Extents(_) => {
                     let context = self.allocation.unwrap_or_default();
-                    expect = Expect::Status(StatusAssembly::new(context, range.len, EXTENTS));
+                    expect = Expect::Status(StatusAssembly::new(context, Vec::new(), range.len, EXTENTS));
                     (Command::BlockStatus, CommandFlags::NONE)
                 }
             };

@@ -2,6 +2,7 @@
 //! while payload comes in.
 
 use super::super::assembly::{PlainAssembly, ReadAssembly};
+use super::super::extents::StatusAssembly;
 use crate::base::{Error, Result};
 use crate::nbd::wire::Errno;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ pub(super) enum Asked {
     /// A READ and where its bytes go.
     Read { buf: Vec<u8>, offset: u64, assembly: ReadAssembly },
     /// A `BLOCK_STATUS`.
-    Status { context: u32, length: u32, found: Option<Vec<(u32, u32)>>, chunks: usize, failed: Option<Errno> },
+    Status(StatusAssembly),
 }
 
 /// A request that the receiver is working on.
