@@ -197,8 +197,9 @@ impl End for NbdEnd {
         let one = self.one();
         let done = one.flush();
         if let Some(dead) = self.connections().find(|connection| connection.broken().is_some()) {
-            let error = dead.broken().unwrap_or_else(|| Error::silent(Class::Connect));
-            return Err(self.seen(dead, error));
+            // That is remembered, with the name of this end; a connection of its own accord has none.
+            self.seen(dead, Error::silent(Class::Connect));
+            return self.usable();
         }
         done.inspect_err(|error| {
             // Whatever a later flush says, what this one did not cover is not known to be durable.
