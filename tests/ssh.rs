@@ -1,7 +1,7 @@
 //! The way to another machine, against a real sshd on loopback: whether it is the one that is meant, who one is
 //! there, through which others, and what a forced command lets one do.
 
-use crate::support::{Dir, SSH, Sshd, need, run};
+use crate::support::{Dir, SSH, Sshd, Tool, bin, need, run};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
@@ -157,6 +157,58 @@ fn the_configuration_says_where_a_name_leads_and_through_whom() {
     }
     config("Host standby\n  HostName -oProxyCommand=x\n");
     diff().fails("dirtymap", 2, "begins with '-'");
+}
+
+/// CVE-2025-14946 (libnbd): a host that begins with `-o` became an option of ssh, and so a command of a stranger. Wherever
+/// a host can come from, nothing is started, and no name is looked up.
+#[test]
+fn c10_no_host_that_looks_like_an_option_reaches_a_command_line() {
+    let dir = Dir::new();
+    let (rsh, argv) = (dir.path("rsh"), dir.path("argv"));
+    std::fs::write(&rsh, format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >> {}\nexit 1\n", argv.display()))
+        .expect("script");
+    std::fs::set_permissions(&rsh, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    image(&dir.path("here"), 1 << 20, &[]);
+    std::fs::create_dir(dir.path(".ssh")).expect("directory");
+    let (rsh, here) = (rsh.display().to_string(), dir.path("here").display().to_string());
+    let tool = |name: &str, args: &[&str]| {
+        Tool::new(bin(name)).args(args).env("HOME", dir.path("")).env("MIRROR_STATE_DIR", dir.state()).run()
+    };
+    let started = || std::fs::read_to_string(&argv).ok();
+    for address in [
+        "ssh://-oProxyCommand=touch/x",
+        "ssh://[-oProxyCommand=touch]/x",
+        "ssh://-oProxyCommand=touch@far/x",
+        "ssh://me@-oProxyCommand=touch/x",
+        "ssh://me@-oProxyCommand=touch:22/x",
+        "nbd://-oProxyCommand=touch/x",
+        "nbd://-oProxyCommand/x",
+        "nbd://%2doProxyCommand/x",
+        "nbd+ssh://-oProxyCommand=touch/x",
+    ] {
+        let far = address.starts_with("ssh:");
+        let way = if far { &["--rsh", &rsh[..]][..] } else { &[] };
+        for (name, args) in [
+            ("dirtymap", &["-q", "digest", address][..]),
+            ("mirror-sync", &["-q", "--full", &here, address]),
+            ("mirror-sync", &["-q", "--full", address, "null:"]),
+        ] {
+            let out = tool(name, &[args, way].concat());
+            assert_eq!(out.code, 2, "{name} {address}: {}", out.stderr);
+            assert_eq!(started(), None, "{name} {address}");
+        }
+        let legs = [&["create", "v", "--size", "1M"][..], &[&format!("a={here}"), &format!("b={address}")]];
+        let out = tool("mirrord", &legs.concat());
+        assert_eq!(out.code, 2, "{address}: {}", out.stderr);
+    }
+    // An honest one does reach it, so that the above proves something.
+    tool("dirtymap", &["-q", "digest", "ssh://far/x", "--rsh", &rsh]);
+    assert!(started().is_some_and(|words| words.starts_with("far\n")), "{:?}", started());
+    for line in ["HostName -oProxyCommand=touch", "ProxyJump -oProxyCommand=touch", "ProxyJump me@-l,gate"] {
+        std::fs::write(dir.path(".ssh/config"), format!("Host far\n  {line}\n")).expect("configuration");
+        let out = tool("dirtymap", &["-q", "digest", "ssh://far/x"]);
+        assert!(out.code != 0 && out.stderr.contains("begins with '-'"), "{line}: {}", out.stderr);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Extended headers: against our server byte by byte, between our client and our server, with a leg of qemu-nbd, and
 //! with legs that lie (C8, C28). libnbd 1.14 and qemu before 8.2 do not speak them.
 
-use super::fake::Peer;
+use super::fake::{Fake, Peer};
 use super::leg::{SIZE, Scene};
 use super::raw::{
     ACK, At, EINVAL, ENOSPC, FLUSH, GO, MIB, Place, READ, Raw, SET_META, STATUS, STRUCTURED, TRIM, WRITE,
@@ -397,6 +397,71 @@ fn c8_c17_c28_lies_under_extended_headers_end_the_connection_and_never_the_volum
         scene.volume.wait_synced();
     }
     scene.ends_well();
+}
+
+/// Status flags beyond the lowest 32 bits, and an extent that runs far past the request: neither makes a hole of data
+/// nor data of a hole.
+#[test]
+fn c8_c9_high_bits_of_a_status_change_nothing() {
+    const HOLE: u64 = 3;
+    let dir = Dir::new();
+    let fake = Fake::start(&dir, SIZE);
+    fake.on_connect(|peer, _| {
+        peer.greet()?;
+        loop {
+            match peer.option()?.0 {
+                11 => peer.option_reply(11, 1, &[])?,
+                10 => {
+                    peer.option_reply(10, 4, b"\0\0\0\x07base:allocation")?;
+                    peer.option_reply(10, 1, &[])?;
+                }
+                7 => {
+                    let info = [&[0, 0][..], &SIZE.to_be_bytes(), &super::fake::FLAGS.to_be_bytes()].concat();
+                    peer.option_reply(7, 3, &info)?;
+                    peer.option_reply(7, 1, &[])?;
+                    break;
+                }
+                other => peer.option_reply(other, 1 << 31 | 1, &[])?,
+            }
+        }
+        loop {
+            let head = peer.head(32)?;
+            let (command, offset, len) =
+                (number(&head[6..8]) as u16, number(&head[16..24]), number(&head[24..]));
+            let (kind, body) = match command {
+                READ => (1, [&offset.to_be_bytes()[..], &vec![0; len as usize]].concat()),
+                WRITE => {
+                    peer.head(len as usize)?;
+                    (0, Vec::new())
+                }
+                STATUS => {
+                    let extents = [
+                        (len / 4, HOLE | 1 << 63),
+                        (len / 4, 0xffff_ffff << 32),
+                        (len / 4, u64::MAX),
+                        (1 << 40, 1 << 32),
+                    ];
+                    let list =
+                        extents.iter().flat_map(|(len, flags)| [len.to_be_bytes(), flags.to_be_bytes()]);
+                    (6, [vec![0, 0, 0, 7, 0, 0, 0, 4], list.flatten().collect()].concat())
+                }
+                2 => return Ok(false),
+                _ => (0, Vec::new()),
+            };
+            peer.send(&long_chunk(&head, kind, offset, &body))?;
+        }
+    });
+    // The only leg: it cannot be done without.
+    let mut volume = Volume::create(&dir, SIZE, &[&fake.leg("")], &[]);
+    volume.serve(&[]);
+    volume.wait_synced();
+    let before = fake.connections();
+    let mut long = Long::open(&At::Unix(volume.socket().to_owned()));
+    let quarter = SIZE / 4;
+    assert_eq!(long.extents(0, SIZE), [(quarter, HOLE), (quarter, 0), (quarter, HOLE), (quarter, 0)]);
+    assert_eq!(fake.connections(), before, "there is nothing wrong with it");
+    drop(long);
+    volume.stop();
 }
 
 /// Random writes of every kind over several blocks, whatever the headers, beside a leg that comes and goes.

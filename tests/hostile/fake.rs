@@ -66,6 +66,8 @@ pub struct Peer {
     /// The how manieth connection it is, from 1.
     pub count: usize,
     out_of_step: Arc<AtomicBool>,
+    /// Bytes that it may still send.
+    left: usize,
 }
 
 impl Fake {
@@ -90,7 +92,7 @@ impl Fake {
                 let count = fake.connections.fetch_add(1, Ordering::SeqCst) + 1;
                 // A connection ends with an error when the daemon drops it, which is what it should.
                 let out_of_step = Arc::clone(&fake.out_of_step);
-                let mut peer = Peer { stream, structured: false, count, out_of_step };
+                let mut peer = Peer { stream, structured: false, count, out_of_step, left: usize::MAX };
                 std::thread::spawn(move || fake.serve(&mut peer).is_ok());
             }
         });
@@ -110,6 +112,11 @@ impl Fake {
     /// What the next connection is offered.
     pub fn offer(&self, change: impl FnOnce(&mut Offer)) {
         change(&mut self.offer.lock().expect("offer"));
+    }
+
+    /// What the next connection is offered, now.
+    pub fn offered(&self) -> Offer {
+        *self.offer.lock().expect("offer")
     }
 
     /// How many connections there were.
@@ -205,7 +212,15 @@ impl Fake {
 impl Peer {
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        let now = bytes.len().min(self.left);
+        self.left -= now;
+        self.stream.write_all(&bytes[..now])?;
+        if now < bytes.len() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// After so many bytes the connection ends.
+    pub const fn send_no_more_than(&mut self, bytes: usize) {
+        self.left = bytes;
     }
 
     fn read(&mut self, len: usize) -> io::Result<Vec<u8>> {

@@ -236,6 +236,32 @@ fn c12_c14_no_lie_in_reply_to_write_is_ever_believed() {
     });
 }
 
+/// Whatever number a server gives, a write that it did not do does not count as done.
+#[test]
+fn c6_c23_no_error_number_of_a_write_is_success() {
+    const NUMBERS: [u32; 6] = [5, 28, u32::MAX, 75, 95, 108];
+    std::thread::scope(|scope| {
+        for (number, structured) in NUMBERS.into_iter().flat_map(|number| [(number, false), (number, true)]) {
+            scope.spawn(move || {
+                let dir = Dir::new();
+                let mut scene = Scene::new(&dir, true, ",retries=1");
+                scene.fake.on_request(move |peer, asked| {
+                    match (asked.command, structured) {
+                        (WRITE, false) => peer.simple(asked.cookie, number)?,
+                        (WRITE, true) => peer.chunk(1, 0x8001, asked.cookie, &error(number, 0, &[]))?,
+                        _ => return Ok(Turn::Honest),
+                    }
+                    Ok(Turn::Taken)
+                });
+                scene.client.pwrite(4096, &pattern(4096, 65536));
+                assert!(scene.volume.dirty("far") >= 65536, "{number}: it does not count as written");
+                assert!(scene.client.pread(4096, 65536) == pattern(4096, 65536), "{number}");
+                scene.ends_well();
+            });
+        }
+    });
+}
+
 #[test]
 fn c16_replies_to_nothing_are_counted_and_past_the_threshold_the_leg_is_dropped() {
     let dir = Dir::new();
@@ -256,6 +282,8 @@ fn c16_replies_to_nothing_are_counted_and_past_the_threshold_the_leg_is_dropped(
     scene.client.pwrite(0, &pattern(0, 4096));
     assert_eq!(scene.volume.leg("far", "stray-replies"), 2, "counted, and borne");
     assert_eq!(scene.volume.leg("far", "disk-state"), "UpToDate");
+    scene.client.pwrite(0, &pattern(0, 4096));
+    assert_eq!(scene.volume.leg("far", "stray-replies"), 6, "those to what is complete too");
     for i in 1..10 {
         scene.client.pwrite(i * 4096, &pattern(i * 4096, 4096));
     }

@@ -3,8 +3,8 @@
 
 use super::fake::{Asked, Peer, Turn};
 use super::leg::{SIZE, Scene};
-use super::raw::{FLUSH, MIB, READ, Raw, WRITE, pattern, peak, request};
-use crate::support::{Dir, wait_for};
+use super::raw::{At, FLUSH, MIB, READ, Raw, WRITE, pattern, peak, request};
+use crate::support::{Dir, Volume, assert_equal, nbdkit, need, wait_for};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,18 @@ fn gone(peer: &mut Peer) -> io::Result<()> {
     loop {
         match peer.option()?.0 {
             7 => return Ok(()),
+            other => peer.option_reply(other, 1 << 31 | 1, &[])?,
+        }
+    }
+}
+
+/// The honest handshake until contexts are asked for.
+fn wants_contexts(peer: &mut Peer) -> io::Result<()> {
+    peer.greet()?;
+    loop {
+        match peer.option()?.0 {
+            10 => return Ok(()),
+            8 => peer.option_reply(8, 1, &[])?,
             other => peer.option_reply(other, 1 << 31 | 1, &[])?,
         }
     }
@@ -107,6 +119,32 @@ const HANDSHAKES: &[(&str, Lie, &str)] = &[
             p.option_reply(7, 1, &[1; 9])
         },
         "an acknowledgement with 9 bytes",
+    ),
+    (
+        "c15 a short context",
+        |p| {
+            wants_contexts(p)?;
+            p.option_reply(10, 4, &[0, 0, 0])
+        },
+        "a metadata context without a number",
+    ),
+    (
+        "c20 endless contexts",
+        |p| {
+            wants_contexts(p)?;
+            loop {
+                p.option_reply(10, 4, &[b'x'; 1000])?;
+            }
+        },
+        "more than 4096 replies",
+    ),
+    (
+        "c20 exports that nobody asked for",
+        |p| {
+            gone(p)?;
+            p.option_reply(7, 2, b"\0\0\0\x03vol")
+        },
+        "reply of type 2",
     ),
     (
         "c15 no size",
@@ -213,7 +251,37 @@ fn c2_c3_c4_c7_c15_c19_c20_c21_c24_c27_no_lie_of_a_handshake_lets_a_leg_in() {
         assert_eq!(scene.client.pread(0, 4096), pattern(0, 4096), "{case}");
         let text = scene.volume.mirrord(&["status", "vol"]).stdout + &scene.volume.server().log();
         assert!(!text.contains(['\x1b', '\0', '\x07']), "{case}: {text:?}");
+        // In JSON they would be escaped, and be themselves again for whoever reads it.
+        let reason = scene.volume.leg("far", "reason");
+        assert!(!reason.as_str().is_some_and(|why| why.contains(char::is_control)), "{case}: {reason:?}");
     }
+    scene.ends_well();
+}
+
+/// A handshake cut off after each of its bytes: the leg says so at once, not at its deadline.
+#[test]
+fn c3_a_server_that_goes_away_at_any_byte_of_a_handshake_is_told_at_once() {
+    const ALL: usize = 18 + 4 * 20 + 12 + 20;
+    let dir = Dir::new();
+    let mut scene = Scene::new(&dir, true, ",timeout=10s");
+    for left in 0..ALL {
+        scene.volume.mirrord(&["leg", "detach", "vol", "far"]).expect(0);
+        scene.fake.on_connect(move |peer, fake| {
+            peer.send_no_more_than(left);
+            peer.open(fake.offered()).map(|()| true)
+        });
+        let start = Instant::now();
+        scene.volume.mirrord(&["leg", "attach", "vol", "far"]).expect(0);
+        scene.wait_reason("it closed the connection");
+        assert!(start.elapsed() < Duration::from_secs(8), "{left}: {:?}", start.elapsed());
+        // Once it is connected its reason is no more.
+        scene.fake.be_honest();
+        scene.volume.mirrord(&["resync", "vol", "far"]);
+        wait_for(&format!("the connection after {left}"), Duration::from_secs(20), || {
+            scene.volume.leg("far", "connection-state") == "Connected"
+        });
+    }
+    assert_eq!(scene.client.pread(0, 4096), vec![0; 4096]);
     scene.ends_well();
 }
 
@@ -235,9 +303,19 @@ fn c19_impossible_block_sizes_are_ignored() {
             peer.option_reply(7, 1, &[])?;
             Ok(true)
         });
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&written);
+        scene.fake.on_request(move |_, asked| {
+            if asked.command == WRITE {
+                log.lock().expect("log").push((asked.offset, asked.len));
+            }
+            Ok(Turn::Honest)
+        });
         scene.volume.mirrord(&["leg", "attach", "vol", "far"]).expect(0);
         scene.volume.wait_synced();
+        written.lock().expect("log").clear();
         scene.client.pwrite(777, &pattern(777, 1234));
+        assert_eq!(*written.lock().expect("log"), [(777, 1234)], "{sizes:?}: in one piece, as it came");
     }
     scene.ends_well();
 }
@@ -247,7 +325,17 @@ fn c19_impossible_block_sizes_are_ignored() {
 fn c20_c22_a_handshake_without_end_costs_its_deadline() {
     let dir = Dir::new();
     let mut scene = Scene::new(&dir, true, ",timeout=1s");
-    let lies: [(Lie, &str); 2] = [
+    let lies: [(Lie, &str); 3] = [
+        (
+            |p| {
+                wants_contexts(p)?;
+                loop {
+                    p.option_reply(10, 4, b"\0\0\0\x09x:unasked")?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            },
+            "no answer in time",
+        ),
         (
             |p| {
                 p.greet()?;
@@ -524,4 +612,44 @@ fn c27_a_leg_that_fails_right_after_each_handshake_is_not_connected_in_a_tight_l
     assert!(tried <= 10, "{tried} connections in three seconds");
     assert_eq!(scene.client.pread(0, 65536), pattern(0, 65536));
     scene.ends_well();
+}
+
+/// A real server that is stopped while requests are under way, and goes on later: its answers come, and nobody takes
+/// them for those of other requests.
+#[test]
+fn c22_a_stopped_nbdkit_costs_one_timeout_and_its_late_answers_are_nobodys() {
+    if !need(&["nbdkit"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let (near, far, socket) = (dir.image("near.img", SIZE), dir.image("far.img", SIZE), dir.path("kit.sock"));
+    let kit = nbdkit(&dir, &socket, &["file", far.to_str().expect("UTF-8")]);
+    let legs = [
+        format!("near={}", near.display()),
+        format!("far=nbd+unix:///?socket={},timeout=1s,read=prefer,retries=50", socket.display()),
+    ];
+    let mut volume = Volume::create(&dir, SIZE, &[&legs[0], &legs[1]], &["--known-zero"]);
+    volume.serve(&[]);
+    volume.wait_synced();
+    let mut client = Raw::simple(&At::Unix(volume.socket().to_owned()));
+    for block in 0..16 {
+        client.pwrite(block * 65536, &pattern(block * 65536, 65536));
+    }
+    kit.signal("STOP");
+    let start = Instant::now();
+    // A read that it will answer late, and a write.
+    assert!(client.pread(0, 65536) == pattern(0, 65536));
+    client.pwrite(MIB, &pattern(MIB, 65536));
+    assert!((900..15_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!(volume.dirty("far") >= 65536, "what it has not answered does not count");
+    kit.signal("CONT");
+    volume.mirrord(&["resync", "vol", "far"]);
+    volume.wait_synced();
+    for block in 0..16 {
+        assert!(client.pread(block * 65536, 65536) == pattern(block * 65536, 65536), "block {block}");
+    }
+    assert_eq!(client.outcome(0, FLUSH, 0, 0, &[]), 0);
+    volume.stop();
+    assert_eq!(kit.stop(), Some(0));
+    assert_equal(&near, &far);
 }

@@ -2,6 +2,7 @@
 //! parser alone can show are unit tests of `lib/src/nbd` under the same numbers; these are about the running daemon.
 
 mod bounds; // memory and other clients' patience while somebody floods, stalls or never reads
+mod copies; // C-cases: what mirror-sync and dirtymap make of servers that fail, stop, or come back as another
 mod extended; // extended headers, both ways; C8, S30, S32
 mod fake; // an NBD server that lies as a script tells it
 mod holes; // what legs say of their holes; C9, C12, C18, C22
