@@ -5,21 +5,7 @@
 mod addresses; // a leg with several addresses: tried in order, compared, never hammered
 mod admin; // what an administrator asks of a running daemon: pause, legs, size, comparison, barrier
 mod barrier; // writes held for a snapshot, and let go whoever dies
-mod cfor_blind; // what a recorder cannot see, and what real programs do
-mod cfor_btrfs; // snapshots that btrfs compares; what it says against what the recorder saw
-mod cfor_crash; // a standby whose apply is killed at every step
-mod cfor_far; // trees on another machine: dumps sent there, compared there, seeded
-mod cfor_fuzz; // dumps, indexes, logs and events of every kind of bytes
-mod cfor_life; // long work on trees: plans, progress, signals, snapshots, times of access
-mod cfor_log; // what changed in a tree, dumped and applied; what is refused
-mod cfor_power; // the power fails at every sync of an apply
-mod cfor_ranges; // byte ranges of big files: each way to change them
-mod cfor_ranges_trouble; // byte ranges when processes die, stop, were there before, or write while a generation ends
-mod cfor_received; // streams of btrfs send applied to standbys on other file systems
-mod cfor_record; // changes seen as they happen, by the recorder
-mod cfor_seccomp; // a command whose own system calls are recorded
-mod cfor_sent; // dumps as streams that btrfs receive takes
-mod cfor_trees; // random trees on four file systems end identical
+mod cfor; // what changed in a tree of files: seen, dumped, applied
 mod contract; // what every program must do: help, version, bad input, closed pipes, one line per error
 mod control; // the verbs that ask a daemon, against one made of a thread
 mod corpus; // bytes thrown at every importer of maps
@@ -44,15 +30,7 @@ mod ssh; // a real sshd: who it is, who one is there, the way there, a forced co
 mod ssh_sync; // copies to and from another machine: what travels, what survives a kill of either side
 mod strangers; // a leg that the configuration names and the volume does not have
 mod support; // own directory per test, run programs, start and reap servers, skip loudly
-mod sync_copy; // mirror-sync between files, servers, streams: what is copied, refused, told
-mod sync_crash; // mirror-sync killed at random moments, and what it may have claimed
-mod sync_delta; // deltas made, sent, applied, staged, rolled back
-mod sync_ends; // one end by itself: several connections, and the loss of one
-mod sync_life; // what a terminal shows, what signals do, servers killed in the middle
-mod sync_order; // the order of syncs, renames and writes, as the kernel sees it
-mod sync_refuse; // what is in use, and the source under another name
-mod sync_sparse; // what a copy costs depends on what is dirty, not on the size
-mod sync_tracker; // increments from a tracker of a running volume
+mod sync; // mirror-sync: copies, deltas, what is told, what survives a kill
 mod tidy; // floors, sizes, banned words
-mod trackers;
-mod verify; // legs compared while clients work: found, shown, repaired // what changed since a moment: kept, shown, rotated under load and under kills
+mod trackers; // what changed since a moment: kept, shown, rotated under load and under kills
+mod verify; // legs compared while clients work: found, shown, repaired

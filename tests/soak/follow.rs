@@ -2,8 +2,7 @@
 //! saw, and after the last one the standby is identical.
 
 use super::{duration, random};
-use crate::cfor_record::{Recording, TOOLS, recorded, round};
-use crate::support::{Disk, Random, mutate_with_events, need};
+use crate::support::{CFOR_TOOLS, Disk, Random, Recording, mutate_with_events, need, recorded, round};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ impl Drop for Over<'_> {
 
 /// Follows a tree under load for some seconds, with a dump every now and then, and judges after a last one.
 fn followed(kind: &str) {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new(kind);

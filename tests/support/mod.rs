@@ -5,7 +5,9 @@
 #![allow(dead_code, unused_imports)]
 
 mod need;
+mod pair;
 pub mod pki;
+mod recording;
 mod run;
 mod server;
 mod ssh;
@@ -13,6 +15,8 @@ mod tree;
 mod volume;
 
 pub use need::need;
+pub use pair::{Pair, wanted};
+pub use recording::{CFOR_TOOLS, Recording, bytes_read, recorded, round};
 pub use run::{Output, Tool, run};
 pub use server::{Server, wait_for};
 pub use ssh::{PROGRAMS as SSH, Sshd};
@@ -88,4 +92,14 @@ impl Dir {
     pub fn mirrord(&self, args: &[&str]) -> Tool {
         Tool::new(bin("mirrord")).args(args).env("MIRROR_STATE_DIR", self.state())
     }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// `mirror-sync` with these arguments, and the state directory of a test.
+pub fn sync(dir: &Dir, args: &[&str]) -> Tool {
+    Tool::new(bin("mirror-sync")).args(args).env("MIRROR_STATE_DIR", dir.state())
 }

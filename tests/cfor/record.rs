@@ -1,97 +1,20 @@
 //! Changes seen as they happen: dumps look at nothing but what the recorder saw, and the standby is identical all the
-//!
+//! while.
 
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Dir, Disk, Output, Random, Tool, bin, mutate, mutate_with_events, need, run, wait_for};
+use crate::support::{
+    CFOR_TOOLS, Dir, Disk, Random, Recording, Tool, bin, mutate, mutate_with_events, need, recorded, round,
+    run, wait_for, wanted,
+};
 use mirror::capture::dump::{DumpReport, dump};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-pub const TOOLS: [&str; 6] = ["root", "rsync", "loop", "mkfs.xfs", "mkfs.btrfs", "mkfs.ext4"];
-
-/// A recorder, killed when dropped.
-pub struct Recording(Child);
-
-impl Recording {
-    pub fn start(pair: &Pair) -> Self {
-        Self::with(pair, &[])
-    }
-
-    /// With more options.
-    pub fn with(pair: &Pair, args: &[&str]) -> Self {
-        let socket = pair.source.log.join("recorder.sock");
-        // A dead one leaves its socket.
-        let _ = fs::remove_file(&socket);
-        let mut child = Command::new(bin("cfor-log"))
-            .args(["-q", "record", "--log"])
-            .arg(&pair.source.log)
-            .arg("--root")
-            .arg(&pair.source.root)
-            .args(args)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("start");
-        wait_for("the recorder", Duration::from_secs(20), || {
-            assert!(matches!(child.try_wait(), Ok(None)), "the recorder ended");
-            socket.exists()
-        });
-        Self(child)
-    }
-
-    pub fn send(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).expect("kill");
-    }
-
-    fn kill(mut self, signal: rustix::process::Signal) -> std::process::ExitStatus {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).expect("kill");
-        self.0.wait().expect("reap")
-    }
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A round that is to look at nothing but the log.
-pub fn round(pair: &Pair) -> DumpReport {
-    let (report, bytes) = dump(&pair.source, "the dump", Vec::new()).expect("dump");
-    pair.apply(&bytes).expect("apply");
-    report
-}
-
-/// Dumps into `dump` beside the disk, by the program, and counts the bytes of files that it reads.
-pub fn bytes_read(disk: &Disk, pair: &Pair, args: &[&str]) -> (Output, u64) {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (trace, to) = (disk.beside("trace"), disk.beside("dump"));
-    let out = Tool::new("strace")
-        .args(&["-f", "-e", "trace=pread64", "-o", &text(&trace), &text(&bin("cfor-log")), "dump"])
-        .args(&[&text(&pair.source.log), "--root", &text(&pair.source.root), "--standby", "far"])
-        .args(args)
-        .args(&["-o", &text(&to)])
-        .limit(Duration::from_secs(300))
-        .run()
-        .expect(0);
-    let trace = fs::read_to_string(trace).expect("trace");
-    let count = |line: &str| line.rsplit(" = ").next().and_then(|number| number.parse::<u64>().ok());
-    let reads = trace.lines().filter(|line| line.contains("pread64("));
-    (out, reads.filter_map(count).sum())
-}
-
-pub fn recorded(disk: &Disk) -> Pair {
-    let mut pair = Pair::new(disk);
-    pair.source.no_scan = true;
-    pair
-}
-
 fn histories(kind: &str) {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let (runs, seed) = wanted(14);
@@ -132,7 +55,7 @@ fn done_recorded_histories_end_identical_on_btrfs() {
 /// with it; what had been written to it was missed.
 #[test]
 fn a_file_that_loses_one_name_with_a_directory_is_looked_at_by_the_other() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -153,7 +76,7 @@ fn a_file_that_loses_one_name_with_a_directory_is_looked_at_by_the_other() {
 
 #[test]
 fn a_recorder_that_died_owes_a_scan_and_so_does_the_time_before_the_next() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -190,7 +113,7 @@ fn a_recorder_that_died_owes_a_scan_and_so_does_the_time_before_the_next() {
 
 #[test]
 fn a_dump_that_fails_loses_nothing_that_was_recorded() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -211,7 +134,7 @@ fn a_dump_that_fails_loses_nothing_that_was_recorded() {
 
 #[test]
 fn stores_into_a_mapping_are_followed_as_long_as_it_lives() {
-    if !need(&TOOLS) || !need(&["xfs_io"]) {
+    if !need(&CFOR_TOOLS) || !need(&["xfs_io"]) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -246,7 +169,7 @@ fn stores_into_a_mapping_are_followed_as_long_as_it_lives() {
 
 #[test]
 fn what_has_no_event_is_found_by_the_next_scan() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -268,7 +191,7 @@ fn what_has_no_event_is_found_by_the_next_scan() {
 
 #[test]
 fn a_mount_point_that_appears_is_refused() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -286,7 +209,7 @@ fn a_mount_point_that_appears_is_refused() {
 
 #[test]
 fn recording_is_as_long_as_the_command_and_ends_as_it_does() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -316,7 +239,7 @@ fn a_backend_that_is_not_there_is_refused_by_name() {
 
 #[test]
 fn two_recorders_do_not_write_one_log() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("tmpfs");
@@ -331,7 +254,7 @@ fn two_recorders_do_not_write_one_log() {
 
 #[test]
 fn done_a_dump_after_a_hundred_changes_looks_at_few() {
-    if !need(&TOOLS) || !need(&["strace"]) {
+    if !need(&CFOR_TOOLS) || !need(&["strace"]) {
         return;
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());

@@ -1,18 +1,9 @@
 //! `mirror-sync` between files, servers and streams: what is copied, what is refused, what is told.
 
-use crate::support::{Dir, Tool, assert_equal, bin, nbdkit, need, run};
+use crate::support::{Dir, Tool, assert_equal, bin, nbdkit, need, run, sync, text};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-
-/// `mirror-sync` with these arguments.
-fn sync(dir: &Dir, args: &[&str]) -> Tool {
-    Tool::new(bin("mirror-sync")).args(args).env("MIRROR_STATE_DIR", dir.state())
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
 
 /// A sparse image of 20 MiB and 1000 bytes with data in some places.
 fn image(dir: &Dir, name: &str, seed: u8) -> PathBuf {

@@ -1,9 +1,7 @@
 //! Byte ranges of big files, as a recorder has them noted: dumps read what was touched, whoever touched it and however,
 //! and the standby is identical.
 
-use crate::cfor_record::{Recording, TOOLS, bytes_read, recorded, round};
-use crate::cfor_trees::Pair;
-use crate::support::{Disk, Tool, need, wait_for};
+use crate::support::{CFOR_TOOLS, Disk, Pair, Recording, Tool, bytes_read, need, recorded, round, wait_for};
 use mirror::capture::live::{self, RangesAnswer};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -16,7 +14,7 @@ pub const MIB: u64 = 1 << 20;
 pub const BIG: [&str; 2] = ["--ranges", "4M"];
 
 pub fn is_there() -> bool {
-    need(&TOOLS) && need(&["xfs_io", "strace"])
+    need(&CFOR_TOOLS) && need(&["xfs_io", "strace"])
 }
 
 /// A file with bytes everywhere, or at its ends only.

@@ -1,8 +1,9 @@
 //! What btrfs itself says of two snapshots: dumps that look at nothing else, and the measure for what a recorder saw.
 
-use crate::cfor_record::{Recording, TOOLS, bytes_read, recorded};
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Disk, Random, Tool, bin, mutate, mutate_with_events, need, run};
+use crate::support::{
+    CFOR_TOOLS, Disk, Pair, Random, Recording, Tool, bin, bytes_read, mutate, mutate_with_events, need,
+    recorded, run, wanted,
+};
 use mirror::capture::btrfs::Replay;
 use mirror::capture::dump::{DumpReport, dump};
 use mirror::capture::live::number_of;
@@ -49,7 +50,7 @@ fn snapshots(pair: &Pair) -> Vec<String> {
 }
 
 fn is_there() -> bool {
-    need(&TOOLS) && need(&["btrfs"])
+    need(&CFOR_TOOLS) && need(&["btrfs"])
 }
 
 #[test]

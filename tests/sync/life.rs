@@ -1,7 +1,7 @@
 //! A copy while it goes on: what a terminal shows, what signals do, and servers that are killed in the middle.
 
-use crate::support::{Dir, Server, Tool, assert_equal, bin, nbdkit, need, run, wait_for};
-use crate::sync_crash::assert_clean_is_equal;
+use super::crash::assert_clean_is_equal;
+use crate::support::{Dir, Server, Tool, assert_equal, bin, nbdkit, need, run, sync, text, wait_for};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,8 @@ use std::time::Duration;
 const SIZE: usize = 12 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn sync(dir: &Dir, args: &[&str]) -> Tool {
-    Tool::new(bin("mirror-sync")).args(args).env("MIRROR_STATE_DIR", dir.state())
-}
-
 fn dirtymap(args: &[&str]) {
     Tool::new(bin("dirtymap")).args(args).run().expect(0);
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// Bytes that are all different from zero, and differ from block to block.

@@ -1,7 +1,6 @@
 //! `cfor-log` from the shell: what it says, what it refuses, and that no crafted dump leaves the root.
 
-use crate::cfor_trees::Pair;
-use crate::support::{Dir, Disk, Tool, bin, need};
+use crate::support::{Dir, Disk, Pair, Tool, bin, need};
 use mirror::base::{Class, Id};
 use mirror::fslog::dump::finish;
 use mirror::fslog::meta::{Kind, Time, Xattrs};

@@ -1,19 +1,10 @@
 //! Increments from a tracker of a running volume: marks are handed over, and come back if they are not copied.
 
-use crate::support::{Dir, Random, Tool, Volume, assert_equal, bin, wait_for};
+use crate::support::{Dir, Random, Volume, assert_equal, sync, text, wait_for};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 const SIZE: u64 = 16 << 20;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn sync(dir: &Dir, args: &[&str]) -> Tool {
-    Tool::new(bin("mirror-sync")).args(args).env("MIRROR_STATE_DIR", dir.state())
-}
 
 /// Bytes that changed since the tracker was emptied.
 fn dirty(volume: &Volume<'_>) -> u64 {

@@ -9,7 +9,7 @@ use mirror::fslog::State;
 use mirror::fslog::frame::{FRAME_HEAD, HEADER_LEN, frame_ends};
 use trees::{a_dump, a_log, an_index, dump_stream, index, log_file};
 
-#[path = "fuzz/trees.rs"]
+#[path = "../fuzz/trees.rs"]
 mod trees; // what is read, and what it is given to begin with
 
 /// Reads what fanotify sends.

@@ -1,8 +1,7 @@
 //! Dumps as streams that `btrfs receive` takes: histories of trees on any file system, received as snapshots.
 
-use crate::cfor_received::{TOOLS, text};
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Disk, Random, Tool, bin, mutate_with_events, need, run};
+use super::received::{TOOLS, text};
+use crate::support::{Disk, Pair, Random, Tool, bin, mutate_with_events, need, run, wanted};
 use mirror::base::Class;
 use mirror::capture::dump::DumpReport;
 use mirror::capture::export::{export, moment_of};

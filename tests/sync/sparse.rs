@@ -1,7 +1,7 @@
 //! What a copy costs depends on what is dirty, not on how large the device is; and what need not be copied twice is
 //! not.
 
-use crate::support::{Dir, Tool, bin, nbdkit, need};
+use crate::support::{Dir, Tool, bin, nbdkit, need, text};
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
@@ -17,10 +17,6 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 fn dirtymap(args: &[&str]) {
     Tool::new(bin("dirtymap")).args(args).run().expect(0);
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// A file of this size with `DIRTY` bytes in pieces at equal distances.

@@ -1,7 +1,9 @@
 //! What `mirror-sync` refuses before the first byte, with real mounts, swap, partitions and servers: targets in use,
 //! and the source under another name.
 
-use crate::support::{Dir, Disk, Output, SSH, Server, Sshd, Tool, assert_equal, bin, nbdkit, need, run};
+use crate::support::{
+    Dir, Disk, Output, SSH, Server, Sshd, Tool, assert_equal, bin, nbdkit, need, run, text,
+};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,10 +12,6 @@ const SIZE: u64 = 24 << 20;
 
 fn sync(dir: &Dir, args: &[&str]) -> Output {
     Tool::new(bin("mirror-sync")).args(args).env("MIRROR_STATE_DIR", dir.state()).run()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// An image full of one byte.

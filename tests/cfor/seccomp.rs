@@ -1,9 +1,9 @@
 //! A command whose own system calls are recorded: dumps look at nothing but what it did, and the standby is identical;
 //! whatever program it is, and whatever becomes of the recorder.
 
-use crate::cfor_record::{TOOLS, recorded, round};
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Disk, Random, Tool, bin, mutate, need, run, wait_for};
+use crate::support::{
+    CFOR_TOOLS, Disk, Pair, Random, Tool, bin, mutate, need, recorded, round, run, wait_for, wanted,
+};
 use mirror::capture::live::ask;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -146,7 +146,7 @@ fn mutator() {
 }
 
 fn histories(kind: &str) {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let (runs, seed) = wanted(14);
@@ -154,7 +154,7 @@ fn histories(kind: &str) {
     let pair = recorded(&disk);
     let mut random = Random(seed ^ 0x5ecc_0000);
     let own = std::env::current_exe().expect("this program").to_string_lossy().into_owned();
-    let mutator = [&own, "--exact", "cfor_seccomp::mutator", "--ignored", "--nocapture"];
+    let mutator = [&own, "--exact", "cfor::seccomp::mutator", "--ignored", "--nocapture"];
     let mut driven = Driven::start(&pair, &mutator);
     for run in 0..runs {
         driven.send(&format!("{} {}", random.next(), if run == 0 { 60 } else { 25 }));
@@ -189,7 +189,7 @@ fn done_histories_of_a_command_end_identical_on_btrfs() {
 
 #[test]
 fn what_real_programs_do_is_recorded() {
-    if !need(&TOOLS) || !need(&["tar", "sqlite3", "git", "fio"]) {
+    if !need(&CFOR_TOOLS) || !need(&["tar", "sqlite3", "git", "fio"]) {
         return;
     }
     let git = "git -c user.name=x -c user.email=x@x -c init.defaultBranch=main -c gc.auto=0";
@@ -241,7 +241,7 @@ fn what_real_programs_do_is_recorded() {
 
 #[test]
 fn a_command_ends_as_it_does_without_a_recorder() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("tmpfs");
@@ -269,7 +269,7 @@ fn a_command_ends_as_it_does_without_a_recorder() {
 
 #[test]
 fn signals_are_passed_on_to_the_command() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("tmpfs");
@@ -291,7 +291,7 @@ fn signals_are_passed_on_to_the_command() {
 
 #[test]
 fn done_a_recorder_that_is_killed_is_replaced_and_nobody_notices() {
-    if !need(&TOOLS) || !need(&["tar"]) {
+    if !need(&CFOR_TOOLS) || !need(&["tar"]) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -326,7 +326,7 @@ fn done_a_recorder_that_is_killed_is_replaced_and_nobody_notices() {
 
 #[test]
 fn what_is_open_when_a_round_begins_is_written_in_it() {
-    if !need(&TOOLS) || !need(&["xfs_io"]) {
+    if !need(&CFOR_TOOLS) || !need(&["xfs_io"]) {
         return;
     }
     for kind in ["ext4", "btrfs"] {
@@ -360,7 +360,7 @@ fn what_is_open_when_a_round_begins_is_written_in_it() {
 
 #[test]
 fn without_root_a_command_is_recorded_and_what_may_not_be_looked_at_owes_a_scan() {
-    if !need(&TOOLS) || !need(&["setpriv", "gcc"]) {
+    if !need(&CFOR_TOOLS) || !need(&["setpriv", "gcc"]) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -400,7 +400,7 @@ int main(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || mkdir("hidden", 07
 
 #[test]
 fn paths_are_those_of_the_command_in_a_chroot_too() {
-    if !need(&TOOLS) || !need(&["gcc"]) {
+    if !need(&CFOR_TOOLS) || !need(&["gcc"]) {
         return;
     }
     let disk = Disk::new("xfs");
@@ -440,7 +440,7 @@ int main(void) {
 
 #[test]
 fn a_keeper_that_is_killed_leaves_a_recorder_whose_dumps_scan() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -463,7 +463,7 @@ fn a_keeper_that_is_killed_leaves_a_recorder_whose_dumps_scan() {
 
 #[test]
 fn a_log_that_cannot_be_written_costs_a_scan_and_never_the_command() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -497,7 +497,7 @@ fn compiled(disk: &Disk, name: &str, source: &str, flags: &[&str]) -> String {
 
 #[test]
 fn io_uring_is_not_there_and_programs_fall_back() {
-    if !need(&TOOLS) || !need(&["fio", "gcc"]) {
+    if !need(&CFOR_TOOLS) || !need(&["fio", "gcc"]) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -512,7 +512,7 @@ fn io_uring_is_not_there_and_programs_fall_back() {
 
 #[test]
 fn programs_without_the_c_library_and_of_32_bits_are_recorded() {
-    if !need(&TOOLS) || !need(&["gcc"]) {
+    if !need(&CFOR_TOOLS) || !need(&["gcc"]) {
         return;
     }
     let disk = Disk::new("ext4");

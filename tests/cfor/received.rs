@@ -1,8 +1,7 @@
 //! Streams of `btrfs send` applied to standbys that are no btrfs: whole ones and increments, packed and not; and those
 //! that are refused.
 
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Disk, Random, mutate_with_events, need, run};
+use crate::support::{Disk, Pair, Random, mutate_with_events, need, run, wanted};
 use mirror::base::{Class, Error};
 use mirror::capture::apply::{ApplyReport, apply};
 use std::fs;

@@ -2,8 +2,7 @@
 //! the disk is taken as it is at that moment, without what the file system had not written to it. Tree and state
 //! are on that disk. Done again, the standby is identical.
 
-use crate::cfor_trees::Pair;
-use crate::support::{Dir, Random, Tool, bin, mutate, need, run};
+use crate::support::{Dir, Pair, Random, Tool, bin, mutate, need, run};
 use std::path::{Path, PathBuf};
 
 /// An image, mounted until it is dropped.

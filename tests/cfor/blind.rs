@@ -1,8 +1,6 @@
 //! What a recorder cannot see, and what becomes of it: looked for elsewhere, or a scan. And what real programs do.
 
-use crate::cfor_record::{Recording, TOOLS, recorded, round};
-use crate::cfor_trees::Pair;
-use crate::support::{Disk, Tool, need, run, wait_for};
+use crate::support::{CFOR_TOOLS, Disk, Pair, Recording, Tool, need, recorded, round, run, wait_for};
 use mirror::capture::dump::{DumpOptions, dump};
 use std::fs;
 use std::io::Write as _;
@@ -17,7 +15,7 @@ fn sh(root: &Path, script: &str) {
 
 fn real_programs(kind: &str, options: &[&str]) {
     let programs = ["tar", "sqlite3", "git", "fio", "stress-ng"];
-    if !need(&TOOLS) || !need(&programs) {
+    if !need(&CFOR_TOOLS) || !need(&programs) {
         return;
     }
     // Each goes on with what the one before it left.
@@ -94,7 +92,7 @@ fn what_stressors_do_is_carried_while_they_run_and_seen_when_they_ended_on_btrfs
 }
 
 fn stressors(kind: &str, options: &[&str]) {
-    if !need(&TOOLS) || !need(&["stress-ng"]) {
+    if !need(&CFOR_TOOLS) || !need(&["stress-ng"]) {
         return;
     }
     let disk = Disk::new(kind);
@@ -140,7 +138,7 @@ fn stressors(kind: &str, options: &[&str]) {
 
 #[test]
 fn a_recorder_that_is_stopped_owes_a_scan_and_has_everything_when_it_goes_on() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -167,7 +165,7 @@ fn a_recorder_that_is_stopped_owes_a_scan_and_has_everything_when_it_goes_on() {
 #[test]
 fn another_file_system_at_the_same_place_is_another_tree() {
     // The roots of two file systems have the same handle.
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     for kind in ["ext4", "xfs"] {
@@ -194,7 +192,7 @@ fn another_file_system_at_the_same_place_is_another_tree() {
 
 #[test]
 fn a_file_system_that_is_mounted_again_is_still_watched() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("ext4");
@@ -236,7 +234,7 @@ int main(int n, char **v) {
 
 #[test]
 fn writes_by_io_submit_into_a_file_that_stays_open_are_seen() {
-    if !need(&TOOLS) || !need(&["gcc"]) {
+    if !need(&CFOR_TOOLS) || !need(&["gcc"]) {
         return;
     }
     let disk = Disk::new("ext4");

@@ -1,10 +1,11 @@
 //! Byte ranges of big files when something goes wrong, or other than one thinks: processes that die or are stopped,
 //! descriptors of before, writes that are under way while a generation ends. Never is a change missed.
 
-use crate::cfor_ranges::{BIG, BLOCK, MIB, create, has_ranges, is_there, judged, ranges, sh};
-use crate::cfor_record::{Recording, TOOLS, recorded, round};
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Disk, Random, Tool, bin, mutate_with_events, need, run, wait_for};
+use super::ranges::{BIG, BLOCK, MIB, create, has_ranges, is_there, judged, ranges, sh};
+use crate::support::{
+    CFOR_TOOLS, Disk, Pair, Random, Recording, Tool, bin, mutate_with_events, need, recorded, round, run,
+    wait_for, wanted,
+};
 use mirror::capture::dump::{DumpOptions, DumpReport, dump};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, OpenOptions};
@@ -70,7 +71,7 @@ impl Known {
 }
 
 fn histories(kind: &str) {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let (runs, seed) = wanted(14);
@@ -109,7 +110,7 @@ fn done_histories_with_ranges_end_identical_on_btrfs() {
 
 #[test]
 fn what_kernel_and_file_system_can_do_is_said_when_recording_begins() {
-    if !need(&TOOLS) {
+    if !need(&CFOR_TOOLS) {
         return;
     }
     let disk = Disk::new("tmpfs");

@@ -1,7 +1,7 @@
 //! `mirror-sync` killed at random moments in every mode: run again, both ends are equal, and never is a block
 //! called clean that differs.
 
-use crate::support::{Dir, Random, Tool, assert_equal, bin};
+use crate::support::{Dir, Random, Tool, assert_equal, bin, text};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,10 +9,6 @@ use std::time::Duration;
 
 const SIZE: u64 = 12 << 20;
 const BLOCK: u64 = 65536;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
 
 fn dirtymap(args: &[&str]) -> Tool {
     Tool::new(bin("dirtymap")).args(args)

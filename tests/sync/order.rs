@@ -1,15 +1,11 @@
 //! The order of what `mirror-sync` asks the kernel for, as strace(1) sees it: what a power failure between any two calls
 //! would leave behind depends on nothing else.
 
-use crate::support::{Dir, Tool, assert_equal, bin, need};
+use crate::support::{Dir, Tool, assert_equal, bin, need, text};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const SIZE: usize = 4 << 20;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
 
 fn image(dir: &Dir, name: &str, byte: u8) -> PathBuf {
     let path = dir.path(name);

@@ -1,8 +1,7 @@
 //! Long work on trees as it is seen from outside: what it would do, how far it is, how it ends early, and what it reads
 //! while others write.
 
-use crate::cfor_trees::Pair;
-use crate::support::{Dir, Disk, Tool, bin, need, wait_for};
+use crate::support::{Dir, Disk, Pair, Tool, bin, need, wait_for};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;

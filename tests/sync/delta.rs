@@ -1,19 +1,11 @@
 //! Deltas made, sent, applied, staged, rolled back; wrong, repeated and damaged ones refused.
 
-use crate::support::{Dir, Random, Tool, assert_equal, bin};
+use crate::support::{Dir, Random, Tool, assert_equal, bin, sync, text};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SIZE: u64 = 8 << 20;
-
-fn sync(dir: &Dir, args: &[&str]) -> Tool {
-    Tool::new(bin("mirror-sync")).args(args).env("MIRROR_STATE_DIR", dir.state())
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
 
 fn scribble(path: &Path, random: &mut Random, times: u64) {
     let file = std::fs::OpenOptions::new().write(true).open(path).expect("open");

@@ -1,8 +1,7 @@
 //! A standby whose apply ends at any point: by an injected stop in the engine, and by SIGKILL of a real process. Done
 //! again it ends identical.
 
-use crate::cfor_trees::{Pair, wanted};
-use crate::support::{Dir, Disk, Random, Tool, bin, mutate, need};
+use crate::support::{Dir, Disk, Pair, Random, Tool, bin, mutate, need, wanted};
 use mirror::base::{Class, Error};
 use mirror::capture::apply::Step;
 use mirror::capture::apply::{ApplyOptions, apply};
@@ -125,7 +124,7 @@ fn done_an_apply_killed_at_every_numbered_step_ends_identical() {
             dump.display()
         );
         let status = Command::new(std::env::current_exe().expect("self"))
-            .args(["--exact", "cfor_crash::a_process_that_kills_itself_at_a_step"])
+            .args(["--exact", "cfor::crash::a_process_that_kills_itself_at_a_step"])
             .env("MIRROR_CFOR_CHILD", told)
             .stdout(Stdio::null())
             .status()
