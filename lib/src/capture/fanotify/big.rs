@@ -31,6 +31,7 @@ use crate::base::{Class, Error, Result, limits};
 use crate::capture::live::{BLIND, number_of};
 use crate::capture::tree::Root;
 use crate::capture::tree::handle;
+use crate::capture::tree::inspect::open_quiet;
 use crate::capture::tree::walk::{Found, walk};
 use crate::device::fields::get_u64;
 use crate::fslog::record::Identity;
@@ -147,9 +148,7 @@ impl Big {
             let Ok(dir) = tree.dir(&parts) else { continue };
             for found in big {
                 // One that is gone, or not the one any more, is marked once it is written.
-                let Ok(file) =
-                    crate::capture::tree::inspect::open_quiet(dir.as_fd(), &found.name, Kind::File)
-                else {
+                let Ok(file) = open_quiet(dir.as_fd(), &found.name, Kind::File) else {
                     continue;
                 };
                 let Ok(raw) = handle::raw(file.as_fd()) else { continue };

@@ -18,7 +18,7 @@ use super::parts;
 use crate::base::{Class, Error, Result};
 use crate::capture::STAGE;
 use crate::capture::tree::Root;
-use crate::capture::tree::inspect::{Look, device_of, look};
+use crate::capture::tree::inspect::{Look, device_of, look, open_quiet};
 use crate::capture::tree::mapped::{Mapped, mapped};
 use crate::capture::tree::walk::entries;
 use crate::capture::watch::{Phase, Watch};
@@ -317,7 +317,7 @@ impl Follower<'_> {
         )];
         while let Some((dir, above, name)) = waiting.pop() {
             self.watch.check()?;
-            let fd = match crate::capture::tree::inspect::open_quiet(above.as_fd(), &name, Kind::Dir) {
+            let fd = match open_quiet(above.as_fd(), &name, Kind::Dir) {
                 Ok(fd) => fd,
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     self.fresh.unlisted.insert(dir);

@@ -204,6 +204,8 @@ fn mapped(of: Of<'_>, process: &Path, mapping: &Shared, found: &mut Handles) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::tree::Root;
+    use crate::capture::tree::inspect::device_of;
     use std::os::fd::AsFd as _;
 
     #[test]
@@ -245,8 +247,8 @@ mod tests {
         for path in [&read, &written] {
             std::fs::write(path, "x").expect("write");
         }
-        let root = crate::capture::tree::Root::open(dir.path()).expect("root");
-        let device = crate::capture::tree::inspect::device_of(root.fd()).expect("device");
+        let root = Root::open(dir.path()).expect("root");
+        let device = device_of(root.fd()).expect("device");
         let own = std::process::id();
         let look = || opened(Of { keeper: own, recorder: 0, tree: root.fd().as_fd(), device }).expect("seen");
         let handle = |path| identity_of_path(root.fd(), path).expect("handle");
