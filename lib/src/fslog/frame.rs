@@ -53,6 +53,25 @@ impl Magic {
         [Self::Log, Self::Index, Self::Dump].into_iter().find(|magic| bytes.starts_with(magic.bytes()))
     }
 
+    /// An input that begins with something else, with whole magics of ours known by name.
+    fn missing(self, object: &str, bytes: &[u8]) -> Error {
+        let found = Self::of(bytes).map_or("something else", Self::name);
+        fields::differs(object, "magic", found, self.name())
+    }
+
+    /// An input of less than a header: empty, the beginning of one that was cut, or something else. Where a dump is
+    /// taken a stream of `btrfs send` is too.
+    pub(super) fn cut(self, object: &str, bytes: &[u8]) -> Error {
+        let begins = |magic: &[u8]| bytes.iter().zip(magic).all(|(byte, expected)| byte == expected);
+        let what = match self {
+            _ if bytes.is_empty() => "it is empty",
+            _ if begins(self.bytes()) => "it ends early",
+            Self::Dump if begins(super::sent::MAGIC) => "it ends early",
+            _ => return self.missing(object, bytes),
+        };
+        Error::new(Class::Damaged, format!("{object}: reading it: {what}"))
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Log => "a log",
@@ -136,8 +155,7 @@ impl Header {
     /// Reads it, in the order of trust: magic, version, features, checksum.
     pub fn decode(object: &str, magic: Magic, bytes: &[u8; HEADER_LEN]) -> Result<Self> {
         if !bytes.starts_with(magic.bytes()) {
-            let found = Magic::of(bytes).map_or("something else", Magic::name);
-            return Err(fields::differs(object, "magic", found, magic.name()));
+            return Err(magic.missing(object, bytes));
         }
         fields::check_version(object, get_u32(bytes, VERSION_AT), VERSION)?;
         Features::get(bytes, FEATURES_AT).check_readable(object, 0)?;
@@ -164,10 +182,16 @@ impl Header {
 
     /// Reads it from the beginning of a stream.
     pub fn read(object: &str, magic: Magic, from: &mut impl Read) -> Result<Self> {
-        let mut bytes = [0; HEADER_LEN];
-        from.read_exact(&mut bytes).map_err(|e| short(object, e))?;
-        Self::decode(object, magic, &bytes)
+        Self::decode(object, magic, &head_of(object, magic, from)?)
     }
+}
+
+/// The bytes of a header, of whatever it is one.
+fn head_of(object: &str, magic: Magic, from: &mut impl Read) -> Result<[u8; HEADER_LEN]> {
+    let mut bytes = Vec::with_capacity(HEADER_LEN);
+    let read = from.by_ref().take(HEADER_LEN as u64).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(object, "reading it", e))?;
+    bytes.first_chunk().copied().ok_or_else(|| magic.cut(object, &bytes))
 }
 
 /// An error while reading: an end of file is damage, everything else I/O.
@@ -261,8 +285,7 @@ impl<R: Read> FrameReader<R> {
     /// Begins to read a stream from `object`.
     pub fn new(object: impl Into<String>, magic: Magic, mut from: R) -> Result<Self> {
         let object = object.into();
-        let mut bytes = [0; HEADER_LEN];
-        from.read_exact(&mut bytes).map_err(|e| short(&object, e))?;
+        let bytes = head_of(&object, magic, &mut from)?;
         let header = Header::decode(&object, magic, &bytes)?;
         let mut hash = blake3::Hasher::new();
         hash.update(&bytes);
@@ -330,3 +353,7 @@ impl<R: Read> FrameReader<R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ pub struct Log {
 /// bad frame, and what is missing is [`Lost`] in the state.
 pub fn decode(object: &str, bytes: &[u8]) -> Result<Log> {
     let Some((header, mut rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-        return Err(Error::new(Class::Damaged, format!("{object}: reading it: it ends early")));
+        return Err(Magic::Log.cut(object, bytes));
     };
     let header = Header::decode(object, Magic::Log, header)?;
     let mut log = Log { header, state: State::default(), generations: 0, records: 0, open: None, torn: 0 };
