@@ -270,7 +270,7 @@ impl MapFile {
     }
 
     /// By how many bytes the map would grow, or has just failed to be believed: the volume less its marks.
-    pub fn widened_by(&self) -> u64 {
+    fn widened_by(&self) -> u64 {
         let identity = &self.seal.header.identity;
         identity.size - self.load().bytes(identity.size, identity.block)
     }
@@ -308,12 +308,6 @@ impl MapFile {
         self.store_bits(blocks, false);
     }
 
-    /// Clears one block; see [`MapFile::clear`].
-    #[inline]
-    pub fn clear_block(&mut self, block: u64) {
-        self.store_bits(block..block + 1, false);
-    }
-
     #[inline]
     fn store_bits(&mut self, blocks: Range<u64>, value: bool) {
         debug_assert!(!self.seal.header.clean, "a map is changed outside its use");
@@ -334,19 +328,8 @@ impl MapFile {
         (self.marks, self.seal)
     }
 
-    /// Stores whole words from word `first` on: 64 blocks each. Bits past the volume must be zero, as those of
-    /// [`BlockSet::words`] are.
-    pub fn store_words(&mut self, first: u64, words: &[u64]) {
-        debug_assert!(!self.seal.header.clean, "a map is changed outside its use");
-        let at = first as usize * 8;
-        let place = &mut self.marks.bits.bytes_mut()[at..at + words.len() * 8];
-        for (bytes, word) in place.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-    }
-
     /// Marks every block.
-    pub fn set_all(&mut self) {
+    fn set_all(&mut self) {
         self.marks.bits.set(0..self.seal.header.identity.blocks(), true);
     }
 

@@ -26,7 +26,7 @@ fn marks_survive_the_death_of_the_process_and_a_reboot_makes_all_dirty() {
     map.mark(7..8);
     map.mark(60..130);
     map.mark(1000..1001);
-    map.clear_block(100);
+    map.clear(100..101);
     map.clear(0..0);
     let marked = map.load();
     assert_eq!(marked.count(), 71);
@@ -53,7 +53,7 @@ fn a_closed_map_is_believed_in_any_boot_with_its_exact_bits() {
     map.begin_use(&expect(1)).expect("begin");
     let mut set = BlockSet::new(identity().blocks());
     set.insert_range(900..1001);
-    map.store_words(0, set.words());
+    map.clear(0..900);
     map.syncer().expect("syncer").sync().expect("sync");
     let path = map.path().to_owned();
     map.close_clean().expect("close");

@@ -143,13 +143,6 @@ impl BlockSet {
         touched(&range).any(|index| self.words[index as usize] & mask(index, &range) != 0)
     }
 
-    /// How many blocks of a range are in the set.
-    pub fn count_in(&self, range: Range<u64>) -> u64 {
-        let range = range.start..range.end.min(self.blocks);
-        let ones = |index| u64::from((self.words[index as usize] & mask(index, &range)).count_ones());
-        touched(&range).map(ones).sum()
-    }
-
     /// The first block of the set at or after `from`.
     pub fn next_set(&self, from: u64) -> Option<u64> {
         self.scan(from, 0)
@@ -204,19 +197,6 @@ impl BlockSet {
         let new = count - self.count;
         self.count = count;
         new
-    }
-
-    /// Takes all blocks of a set of the same volume out; how many were in.
-    pub fn subtract(&mut self, other: &Self) -> u64 {
-        assert_eq!(self.blocks, other.blocks, "sets of different volumes");
-        let mut count = 0;
-        for (word, less) in self.words.iter_mut().zip(&other.words) {
-            *word &= !less;
-            count += u64::from(word.count_ones());
-        }
-        let gone = self.count - count;
-        self.count = count;
-        gone
     }
 
     /// Grows the volume to `blocks` blocks; the new ones are not in the set.
