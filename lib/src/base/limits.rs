@@ -36,8 +36,9 @@ pub const NBD_OPTIONS: u32 = 4096;
 /// connection is closed. What qemu takes for one option.
 pub const NBD_OPTION_DRAIN: u64 = 32 << 20;
 /// Most unsent bytes of handshake replies before another option closes the connection: a client waits for the
-/// reply to one option before it sends the next, so only one that never reads comes here.
-pub const NBD_OPTION_OUT: usize = 1 << 20;
+/// reply to one option before it sends the next, so only one that never reads comes here. All [`CLIENTS`] of them
+/// together hold 64 MiB.
+pub const NBD_OPTION_OUT: usize = 256 << 10;
 /// Longest handshake in milliseconds, either side.
 pub const NBD_HANDSHAKE_MS: u64 = 10_000;
 /// Most replies of one kind that our client takes during the handshake from one option.
@@ -103,15 +104,21 @@ pub const VOLUME_REQUESTS: usize = 1024;
 pub const CLIENT_SHARE: usize = 128 << 10;
 /// Requests that each client may have in flight whatever others have.
 pub const CLIENT_SHARE_REQUESTS: usize = 16;
-/// A client that is owed bytes, or owes some, and neither takes nor sends any for so long, in milliseconds, is
-/// dropped if others wait for the room that it holds.
+/// A client that is owed bytes, or owes some, and takes or sends too few for so long, in milliseconds, is dropped if
+/// others wait for the room that it holds.
 pub const STANDSTILL_MS: u64 = 5_000;
+/// Too few are less than this part of what it holds: a byte now and then must not keep all the room for ever. Who has
+/// as much in flight as one may is then asked for 7 Mbit/s, who has 1 MiB for 100 kbit/s.
+pub const STANDSTILL_PART: usize = 16;
 /// Connections accepted in one round of the loop of one listener, so that a flood of them leaves time for others.
 pub const ACCEPTS: usize = 32;
 
 /// Most bytes of payload buffers that are kept for the next request while nobody uses them; with those in use
 /// under 256 MiB in all.
 pub const POOL_IDLE: usize = 32 << 20;
+/// With so many bytes of buffers in use a small write is copied out of the buffer that it was received into: that may
+/// be 256 KiB long, and each write may keep one alive until the slowest leg has it.
+pub const POOL_CROWDED: usize = 64 << 20;
 
 /// Most bytes of one copy of a resync.
 pub const COPY_LEN: u64 = 1 << 20;

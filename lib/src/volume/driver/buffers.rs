@@ -6,6 +6,7 @@
 
 use crate::base::limits;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The smallest buffer: a page.
@@ -18,8 +19,15 @@ pub(super) const ZERO_LEN: usize = 1 << 20;
 /// Where buffers come from and go back to.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
-    store: Arc<Mutex<Store>>,
+    home: Arc<Home>,
     zeroes: Slice,
+}
+
+#[derive(Debug, Default)]
+struct Home {
+    store: Mutex<Store>,
+    /// Bytes of buffers that somebody has.
+    taken: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +40,7 @@ struct Store {
 #[derive(Debug)]
 pub(super) struct Chunk {
     bytes: Vec<u8>,
-    home: Arc<Mutex<Store>>,
+    home: Arc<Home>,
 }
 
 /// A part of a chunk that is not written any more.
@@ -46,10 +54,10 @@ pub(super) struct Slice {
 impl Pool {
     /// An empty pool.
     pub(super) fn new() -> Self {
-        let store = Arc::new(Mutex::new(Store::default()));
-        let zeroes = Arc::new(Chunk { bytes: vec![0; ZERO_LEN], home: Arc::clone(&store) });
-        let zeroes = Slice { chunk: zeroes, start: 0, end: ZERO_LEN };
-        Self { store, zeroes }
+        let home = Arc::new(Home::default());
+        let zeroes = Chunk::new(vec![0; ZERO_LEN], &home);
+        let zeroes = Slice { chunk: Arc::new(zeroes), start: 0, end: ZERO_LEN };
+        Self { home, zeroes }
     }
 
     /// A buffer of at least `len` bytes with arbitrary contents.
@@ -57,15 +65,26 @@ impl Pool {
         let at = shelf_of(len);
         let size = if at < SHELVES { 1 << (SMALLEST as usize + at) } else { len };
         let kept = {
-            let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut store = self.home.store.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = store.shelves.get_mut(at).and_then(Vec::pop);
             if let Some(bytes) = &kept {
                 store.idle -= bytes.len();
             }
             kept
         };
-        let bytes = kept.unwrap_or_else(|| vec![0; size]);
-        Arc::new(Chunk { bytes, home: Arc::clone(&self.store) })
+        Arc::new(Chunk::new(kept.unwrap_or_else(|| vec![0; size]), &self.home))
+    }
+
+    /// A buffer with these bytes.
+    pub(super) fn copy(&self, bytes: &[u8]) -> Option<Slice> {
+        let mut chunk = self.take(bytes.len());
+        Chunk::alone(&mut chunk)?[..bytes.len()].copy_from_slice(bytes);
+        Some(Chunk::into_slice(chunk, bytes.len()))
+    }
+
+    /// Whether so much is in use that none of it should be kept alive for a small part ([`limits::POOL_CROWDED`]).
+    pub(super) fn is_crowded(&self) -> bool {
+        self.home.taken.load(Ordering::Relaxed) > limits::POOL_CROWDED
     }
 
     /// `len` zeroes, at most [`ZERO_LEN`].
@@ -81,6 +100,11 @@ fn shelf_of(len: usize) -> usize {
 }
 
 impl Chunk {
+    fn new(bytes: Vec<u8>, home: &Arc<Home>) -> Self {
+        home.taken.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, home: Arc::clone(home) }
+    }
+
     /// All of it, to read.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -106,7 +130,8 @@ impl Drop for Chunk {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         let at = shelf_of(bytes.len());
-        let mut store = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        self.home.taken.fetch_sub(bytes.len(), Ordering::Relaxed);
+        let mut store = self.home.store.lock().unwrap_or_else(PoisonError::into_inner);
         if store.idle + bytes.len() <= limits::POOL_IDLE {
             let len = bytes.len();
             if let Some(place) = store.shelves.get_mut(at) {
@@ -153,6 +178,18 @@ mod tests {
         let again = pool.take(8192);
         assert_eq!(again.bytes()[0], 7, "the same memory");
         assert_eq!(pool.take(8192).bytes()[0], 0, "fresh memory");
+    }
+
+    #[test]
+    fn a_pool_is_crowded_as_long_as_too_much_is_in_use() {
+        let pool = Pool::new();
+        let copy = pool.copy(&[1, 2, 3]).expect("alone");
+        assert_eq!((copy.bytes(), pool.is_crowded()), (&[1, 2, 3][..], false));
+        let largest = limits::NBD_PAYLOAD as usize;
+        let many: Vec<_> = (0..=limits::POOL_CROWDED / largest).map(|_| pool.take(largest)).collect();
+        assert!(pool.is_crowded());
+        drop(many);
+        assert!(!pool.is_crowded(), "what is kept for the next is not in use");
     }
 
     #[test]

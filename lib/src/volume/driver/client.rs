@@ -238,11 +238,12 @@ impl Client {
         Some((incoming, self.reserved.take().unwrap_or(0)))
     }
 
-    /// Whether it holds up others that wait for room: it has more than its share, and no byte of it moved for
+    /// Whether it holds up others that wait for room: it has more than its share, and too little of it moved for
     /// long. To be asked now and then.
     pub(super) fn stands_still(&mut self, now_ms: u64) -> bool {
         let bytes = self.out.sent() + self.input.received();
-        if bytes != self.moved.0 || (self.out.is_empty() && self.reserved.is_none()) {
+        let enough = (self.charged.bytes / limits::STANDSTILL_PART).max(1) as u64;
+        if bytes >= self.moved.0 + enough || (self.out.is_empty() && self.reserved.is_none()) {
             self.moved = (bytes, now_ms);
         }
         self.charged.bytes > limits::CLIENT_SHARE && now_ms > self.moved.1 + limits::STANDSTILL_MS

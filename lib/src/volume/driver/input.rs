@@ -263,7 +263,11 @@ impl Input {
         if there >= len
             && let Some(chunk) = &self.chunk
         {
-            let slice = Chunk::slice(chunk, self.start..self.start + len);
+            let range = self.start..self.start + len;
+            // Shared it costs nothing, and keeps everything alive that came with it.
+            let copy =
+                if self.pool.is_crowded() { self.pool.copy(&chunk.bytes()[range.clone()]) } else { None };
+            let slice = copy.unwrap_or_else(|| Chunk::slice(chunk, range));
             self.start += len;
             return Some(Incoming::Request(request, Some(slice)));
         }

@@ -34,6 +34,10 @@ fn fill(cookie: u64, len: u32) -> Vec<u8> {
 
 /// Sends `bytes` in pieces and collects what comes out.
 fn run(bytes: &[u8], pieces: &[usize]) -> Vec<(Request, Option<Vec<u8>>, bool)> {
+    run_in(&session(), bytes, pieces)
+}
+
+fn run_in(session: &Session, bytes: &[u8], pieces: &[usize]) -> Vec<(Request, Option<Vec<u8>>, bool)> {
     let (ours, mut theirs) = UnixStream::pair().expect("pair");
     ours.set_nonblocking(true).expect("nonblocking");
     theirs.set_nonblocking(true).expect("nonblocking");
@@ -48,7 +52,7 @@ fn run(bytes: &[u8], pieces: &[usize]) -> Vec<(Request, Option<Vec<u8>>, bool)> 
             turn += 1;
         }
         let received = input.receive(ours.as_fd());
-        while let Some(incoming) = input.next(&session(), |_| true) {
+        while let Some(incoming) = input.next(session, |_| true) {
             match incoming {
                 Incoming::Request(r, data) => {
                     got.push((r, data.as_ref().map(|d| d.bytes().to_vec()), true));
@@ -103,6 +107,23 @@ fn s19_the_payload_of_a_refused_write_is_never_executed() {
 }
 
 #[test]
+fn s31_the_payload_of_a_write_to_a_read_only_export_is_drained() {
+    let mut session = session();
+    session.info.flags = session.info.flags.with(TransmissionFlags::READ_ONLY);
+    for len in [28, 56, 70_000, 33 << 20] {
+        let mut bytes = request(Command::Write, 1, 0, len).encode().to_vec();
+        let inner = request(Command::Read, 2, 0, 512).encode();
+        bytes.extend(inner.iter().cycle().take(len as usize));
+        bytes.extend(request(Command::Trim, 3, 0, 4096).encode());
+        bytes.extend(request(Command::WriteZeroes, 4, 0, 4096).encode());
+        bytes.extend(request(Command::Read, 5, 0, 512).encode());
+        let got = run_in(&session, &bytes, &[9, 200_000]);
+        let seen: Vec<_> = got.iter().map(|g| (g.0.cookie, g.2)).collect();
+        assert_eq!(seen, [(1, false), (3, false), (4, false), (5, true)], "{len}");
+    }
+}
+
+#[test]
 fn s27_a_wrong_magic_and_a_payload_too_large_to_drain_end_the_connection() {
     for bytes in [[0xee; 28], request(Command::Write, 1, 0, 200 << 20).encode()] {
         let (ours, mut theirs) = UnixStream::pair().expect("pair");
@@ -112,6 +133,28 @@ fn s27_a_wrong_magic_and_a_payload_too_large_to_drain_end_the_connection() {
         assert!(matches!(input.next(&session(), |_| true), Some(Incoming::Garbage)));
         drop(theirs);
         assert_eq!(input.receive(ours.as_fd()), Received::End);
+    }
+}
+
+#[test]
+fn s28_a_small_write_keeps_its_receive_buffer_alive_only_while_there_is_plenty() {
+    let (ours, mut theirs) = UnixStream::pair().expect("pair");
+    let pool = Pool::new();
+    let mut input = Input::new(&pool);
+    let mut held: Vec<_> = (0..=limits::POOL_CROWDED >> 25).map(|_| pool.take(32 << 20)).collect();
+    for crowded in [true, false] {
+        if !crowded {
+            held.clear();
+        }
+        theirs.write_all(&request(Command::Write, 1, 0, 100).encode()).expect("send");
+        theirs.write_all(&fill(1, 100)).expect("send");
+        assert_eq!(input.receive(ours.as_fd()), Received::Some);
+        let Some(Incoming::Request(_, Some(data))) = input.next(&session(), |_| true) else {
+            panic!("a write");
+        };
+        assert_eq!(data.bytes(), fill(1, 100));
+        let chunk = input.chunk.as_mut().expect("received");
+        assert_eq!(Chunk::alone(chunk).is_some(), crowded);
     }
 }
 

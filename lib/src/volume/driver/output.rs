@@ -200,6 +200,27 @@ mod tests {
         assert_eq!((out.sent(), out.is_empty()), (expected.len() as u64, true));
     }
 
+    /// A client that is always a little behind: headers that were sent must not stay until it has caught up.
+    #[test]
+    fn s28_a_queue_that_never_runs_empty_stays_small() {
+        let (ours, mut theirs) = UnixStream::pair().expect("pair");
+        ours.set_nonblocking(true).expect("nonblocking");
+        let mut out = Output::default();
+        let mut piece = vec![0; 1 << 20];
+        while out.flush(ours.as_fd()) == Sent::All {
+            out.head(|heads| heads.resize(heads.len() + (1 << 20), 1));
+        }
+        for _ in 0..64 {
+            out.head(|heads| heads.resize(heads.len() + (1 << 20), 2));
+            let mut left = 1 << 20;
+            while left > 0 {
+                left -= theirs.read(&mut piece[..left]).expect("read");
+                assert_eq!(out.flush(ours.as_fd()), Sent::Blocked, "it is never empty");
+            }
+        }
+        assert!(out.heads.capacity() < 8 << 20, "{} bytes", out.heads.capacity());
+    }
+
     #[test]
     fn a_peer_that_is_gone_is_noticed_without_a_signal() {
         let (ours, theirs) = UnixStream::pair().expect("pair");
