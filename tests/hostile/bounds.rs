@@ -1,8 +1,12 @@
 //! Bounds (case S28, and the rule that one hostile peer costs at most its own): while clients flood, stall, or never
 //! read, the daemon's memory stays under 256 MiB and a second client reads 4 KiB within 100 ms, 99 times in 100.
 
-use super::raw::{At, INFO, LIST, MIB, Place, READ, Raw, Seen, WRITE, export, option, request, wait_clients};
+use super::fake::{Fake, Turn};
+use super::raw::{
+    ACK, At, LIST, MIB, Place, READ, Raw, Seen, WRITE, contexts, option, request, wait_clients,
+};
 use crate::support::{Dir, wait_for};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,11 +30,21 @@ fn check(what: &str, seen: Seen) {
     assert!(seen.worst <= Duration::from_secs(5), "{what}: {seen:?}");
 }
 
+/// The end of threads that look at this value, however the test ends.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Attackers that stay connected while the witness is watched.
 fn watch<'d>(dir: &'d Dir, what: &str, attack: impl FnOnce(&Place<'d>) -> Vec<Raw>) {
     let mut place = Place::new(dir, SIZE);
     let attackers = attack(&place);
     std::thread::sleep(Duration::from_secs(1));
+    place.watch();
     check(what, place.is_fine());
     drop(attackers);
     wait_clients(&place.volume, 0);
@@ -144,21 +158,178 @@ fn s28_hundreds_of_half_open_connections_do_not_keep_a_client_out() {
     place.volume.stop();
 }
 
+/// A handshake kept up to a mebibyte of replies that nobody read, and there may be as many as there are connections.
 #[test]
 fn s28_handshakes_that_never_read_their_replies_stay_within_memory() {
     let dir = Dir::new();
-    watch(&dir, "120 handshakes of unread replies", |place| {
-        let mut attackers: Vec<Raw> = (0..60).flat_map(|_| place.both()).map(|at| Raw::hasty(&at)).collect();
-        // A kilobyte of answer to each.
-        let name = "n".repeat(4000);
-        let many = option(INFO, &export(&name)).repeat(60);
-        for _ in 0..8 {
+    watch(&dir, "240 handshakes of unread replies", |place| {
+        for i in 0..16 {
+            let name = format!("tracker-{i:050}");
+            place.volume.mirrord(&["tracker", "add", "vol", &name]).expect(0);
+        }
+        let mut attackers: Vec<Raw> = (0..120).flat_map(|_| place.both()).map(|at| Raw::hasty(&at)).collect();
+        // Two kilobytes of answer to each.
+        let many = option(9, &contexts("", &[])).repeat(500);
+        for _ in 0..6 {
             for raw in &mut attackers {
                 raw.try_send(&many);
             }
         }
         attackers
     });
+}
+
+/// What is refused takes no room for payload, but its replies wait somewhere too.
+#[test]
+fn s28_refused_requests_whose_replies_nobody_reads_stay_within_memory() {
+    let dir = Dir::new();
+    watch(&dir, "refused requests without end, and no reply read", |place| {
+        let sending = (0..8).map(|i| {
+            let at = place.both()[i % 2].clone();
+            std::thread::spawn(move || {
+                let mut raw = Raw::short(&at);
+                let many = request(0, 99, 1, 0, 0).repeat(1 << 15);
+                // As much as becomes 500 MiB of replies, if it is taken.
+                let _ = (0..120).all(|_| raw.try_send(&many));
+                raw
+            })
+        });
+        let sending: Vec<_> = sending.collect();
+        sending.into_iter().map(|thread| thread.join().expect("attacker")).collect()
+    });
+}
+
+/// Each that never reads takes half of what the others left: in the end nothing would be left for a small read.
+#[test]
+fn s28_who_takes_half_of_what_is_left_leaves_a_share_to_everybody() {
+    let dir = Dir::new();
+    let size = 40 * MIB;
+    let mut place = Place::new(&dir, size);
+    // What a socket takes is not in flight any more: each asks until nothing more is taken.
+    let mut attackers: Vec<Raw> = (0..24).map(|_| Raw::simple(&place.unix)).collect();
+    for (i, raw) in attackers.iter_mut().enumerate() {
+        raw.send(&request(0, READ, 1, 0, ((32 << 20) >> i).max(4096)).repeat(250));
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    place.watch();
+    check("24 that take half of what is left", place.is_fine());
+    drop(attackers);
+    place.volume.stop();
+}
+
+/// A few bytes now and then counted as movement, so that few clients held all the room for as long as they liked.
+#[test]
+fn s28_who_takes_a_little_now_and_then_does_not_hold_the_room_for_ever() {
+    let dir = Dir::new();
+    let mut place = Place::new(&dir, SIZE);
+    let attackers: Vec<Raw> = (0..2).flat_map(|_| place.both()).map(|at| Raw::simple(&at)).collect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = End(&over);
+        for mut raw in attackers {
+            let over = &over;
+            scope.spawn(move || {
+                raw.send(&request(0, READ, 1, 0, 8 << 20).repeat(60));
+                // As much as makes a socket take more.
+                let mut little = vec![0; 100_000];
+                while !over.load(Ordering::Relaxed) && raw.try_read(&mut little).is_ok_and(|n| n > 0) {
+                    std::thread::sleep(Duration::from_millis(700));
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let start = Instant::now();
+        let mut raw = Raw::simple(&place.unix);
+        assert!(raw.pread(0, 32 << 20)[..512] == [0; 512]);
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    });
+    place.is_fine();
+    place.volume.stop();
+}
+
+/// Buffers are kept for the next request of their size, and whoever asks for all sizes must not fill every shelf.
+#[test]
+fn s28_buffers_of_every_size_are_not_all_kept() {
+    let dir = Dir::new();
+    let place = Place::new(&dir, SIZE);
+    let mut two: Vec<Raw> = place.both().iter().map(Raw::simple).collect();
+    for shift in 0..8 {
+        let (len, count) = ((32 << 20) >> shift, 2 << shift);
+        for raw in &mut two {
+            raw.send(&request(0, READ, 1, 0, len).repeat(count));
+        }
+        // As much as may be in flight at a time is, before anything of it is taken.
+        std::thread::sleep(Duration::from_millis(100));
+        for raw in &mut two {
+            (0..count).for_each(|_| assert_eq!(raw.reply(len as usize).error, 0));
+        }
+    }
+    place.ends_well();
+}
+
+/// A small write stays in the buffer that it was received into, and kept all of that as long as a leg was slow.
+#[test]
+fn s28_small_writes_do_not_keep_large_buffers() {
+    let dir = Dir::new();
+    let fake = Fake::start(&dir, SIZE);
+    let near = format!("near={}", dir.image("near.img", SIZE).display());
+    let mut place = Place::of(&dir, SIZE, &[&near, &fake.leg("")], &["--known-zero"]);
+    let slow = Arc::new(AtomicBool::new(true));
+    let is_slow = Arc::clone(&slow);
+    let start = Instant::now();
+    fake.on_request(move |_, asked| {
+        while asked.command == 1 && is_slow.load(Ordering::Relaxed) && start.elapsed().as_secs() < 12 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Turn::Honest)
+    });
+    let mut attackers: Vec<Raw> = (0..60).flat_map(|_| place.both()).map(|at| Raw::short(&at)).collect();
+    let refused = [request(0, WRITE, 2, u64::MAX, 180 << 10), vec![7; 180 << 10]].concat();
+    for n in 0..16 {
+        for (i, raw) in attackers.iter_mut().enumerate() {
+            let at = 2 * MIB + (i as u64) * MIB / 2 + n * 8192;
+            raw.try_send(&[&request(0, WRITE, 1, at, 1)[..], &[1], &refused].concat());
+        }
+    }
+    slow.store(false, Ordering::Relaxed);
+    let seen = place.is_fine();
+    eprintln!("small writes between refused ones: peak {} MiB", seen.peak >> 20);
+    drop(attackers);
+    wait_clients(&place.volume, 0);
+    place.volume.stop();
+}
+
+/// Case S5 while others are served: data of options that nobody wants, as fast as it goes.
+#[test]
+fn s5_sinks_of_option_data_leave_time_for_others() {
+    let dir = Dir::new();
+    let mut place = Place::new(&dir, SIZE);
+    let over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        for at in place.both() {
+            let over = &over;
+            scope.spawn(move || {
+                let piece = vec![0; 1 << 20];
+                while !over.load(Ordering::Relaxed) {
+                    let mut raw = Raw::greeted(&at);
+                    let mut head = option(0xdead, &[]);
+                    head[12..].copy_from_slice(&(32u32 << 20).to_be_bytes());
+                    raw.send(&head);
+                    (0..32).for_each(|_| raw.send(&piece));
+                    assert_ne!(raw.option_reply().1, ACK);
+                    head[12..].fill(0xff);
+                    raw.send(&head);
+                    raw.try_send(&piece);
+                    raw.closed();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let _end = End(&over);
+        place.is_fine()
+    });
+    check("two sinks of option data", seen);
+    place.volume.stop();
 }
 
 #[test]
@@ -186,9 +357,8 @@ fn s28_floods_of_tiny_requests_leave_time_for_others() {
             });
         }
         std::thread::sleep(Duration::from_secs(2));
-        let seen = place.is_fine();
-        over.store(true, Ordering::Relaxed);
-        seen
+        let _end = End(&over);
+        place.is_fine()
     });
     check("two floods of tiny requests", seen);
     place.volume.stop();
@@ -213,9 +383,8 @@ fn s28_options_by_the_thousand_from_many_sides_leave_time_for_others() {
             });
         }
         std::thread::sleep(Duration::from_secs(2));
-        let seen = place.is_fine();
-        over.store(true, Ordering::Relaxed);
-        seen
+        let _end = End(&over);
+        place.is_fine()
     });
     check("options by the thousand", seen);
     place.volume.stop();

@@ -464,13 +464,19 @@ fn c8_c9_high_bits_of_a_status_change_nothing() {
     volume.stop();
 }
 
-/// Random writes of every kind over several blocks, whatever the headers, beside a leg that comes and goes.
+/// Random writes of every kind over several blocks, whatever the headers, beside a leg that comes and goes and one that
+/// is far.
 #[test]
 fn s30_reads_and_writes_across_blocks_agree_with_a_model() {
-    let dir = Dir::new();
+    let (dir, there) = (Dir::new(), Dir::new());
+    let leg = format!("far={}", there.image("far.img", SIZE).display());
+    let mut far = Volume::create(&there, SIZE, &[&leg], &["--known-zero"]);
+    far.serve(&[]);
+    far.wait_synced();
     let legs = ["a.img", "b.img"].map(|name| format!("{}={}", &name[..1], dir.image(name, SIZE).display()));
+    let third = format!("far={}", far.uri());
     let mut volume =
-        Volume::create(&dir, SIZE, &[&legs[0], &legs[1]], &["--known-zero", "--map-block", "4K"]);
+        Volume::create(&dir, SIZE, &[&legs[0], &legs[1], &third], &["--known-zero", "--map-block", "4K"]);
     volume.serve(&["--read-policy", "round-robin"]);
     volume.wait_synced();
     let at = At::Unix(volume.socket().to_owned());
@@ -511,8 +517,9 @@ fn s30_reads_and_writes_across_blocks_agree_with_a_model() {
     volume.wait_synced();
     assert_eq!(simple.outcome(0, FLUSH, 0, 0, &[]), 0);
     volume.stop();
-    for leg in ["a.img", "b.img"] {
-        assert!(bytes_of(&dir.path(leg), 0, SIZE as usize) == model, "{leg}");
+    far.stop();
+    for leg in [dir.path("a.img"), dir.path("b.img"), there.path("far.img")] {
+        assert!(bytes_of(&leg, 0, SIZE as usize) == model, "{}", leg.display());
     }
 }
 

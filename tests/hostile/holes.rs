@@ -2,6 +2,7 @@
 //! of lies about it.
 
 use super::fake::{Asked, Fake, Peer, Turn};
+use super::raw::{At, Raw};
 use crate::support::{Dir, Output, Server, Volume, nbdkit, need, run, wait_for};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -177,6 +178,43 @@ fn c9_c12_c18_a_leg_that_lies_about_holes_is_dropped_once_and_not_asked_again() 
         run("nbdinfo", &["--size", &volume.uri()]).expect(0);
         volume.stop();
     }
+}
+
+/// CVE-2025-47711: the longest request there is, and a backend whose one extent is longer still.
+#[test]
+fn s13_an_extent_longer_than_what_was_asked_for_is_cut_to_it() {
+    let dir = Dir::new();
+    // Of that much nothing is kept: no byte of it is read or written.
+    let size = 12 << 30;
+    let fake = Fake::start(&dir, SIZE);
+    fake.offer(|offer| (offer.size, offer.structured, offer.holes) = (size, true, true));
+    let longest = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&longest);
+    fake.on_request(move |peer, asked| match asked.command {
+        7 => {
+            seen.fetch_max(asked.len as usize, Ordering::SeqCst);
+            extents(peer, asked, 1, 7, &[(u32::MAX, 3)]).map(|()| Turn::Taken)
+        }
+        _ => Ok(Turn::Honest),
+    });
+    let mut volume = Volume::create(&dir, size, &[&fake.leg("")], &[]);
+    volume.serve(&[]);
+    volume.wait_synced();
+    let at = At::Unix(volume.socket().to_owned());
+    let connected = fake.connections();
+    let mut raw = Raw::structured(&at, &["base:allocation"]);
+    for (offset, len) in [(0, u32::MAX), (1 << 32, 0xffff_fe00), (size - 4096, 4096), (MIB, 512)] {
+        for flags in [0, 8] {
+            let found = raw.extents(flags, offset, len);
+            let total: u64 = found.iter().map(|(len, _)| len).sum();
+            assert!(total > 0 && total <= u64::from(len), "{len} bytes at {offset}: {found:?}");
+            assert!(found.iter().all(|(len, status)| *len > 0 && *status == 3), "{found:?}");
+        }
+    }
+    // We ask for a gibibyte at a time; four are told.
+    assert_eq!(longest.load(Ordering::SeqCst), 1 << 30);
+    assert_eq!(fake.connections(), connected, "that is no lie");
+    volume.stop();
 }
 
 #[test]

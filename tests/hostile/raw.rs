@@ -6,12 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub const MIB: u64 = 1 << 20;
 /// No reply takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// What ends only with the deadline of a handshake, 10 seconds, takes longer.
+const SOON: Duration = Duration::from_secs(8);
 
 pub const READ: u16 = 0;
 pub const WRITE: u16 = 1;
@@ -243,6 +245,15 @@ impl Raw {
         }
     }
 
+    /// The same, where the daemon does it for what was sent and not because the time of a handshake is over.
+    #[track_caller]
+    pub fn closed(&mut self) -> Vec<u8> {
+        let start = Instant::now();
+        let rest = self.end();
+        assert!(start.elapsed() < SOON, "only its deadline closed it: {:?}", start.elapsed());
+        rest
+    }
+
     /// Sends a request with a fresh cookie.
     pub fn ask_for(&mut self, flags: u16, command: u16, offset: u64, len: u32) -> u64 {
         self.cookie += 1;
@@ -375,6 +386,15 @@ impl<'d> Place<'d> {
         Seen { peak, ..seen }
     }
 
+    /// Lets the witness read so often that one time in a hundred means something, but not for ever.
+    pub fn watch(&self) {
+        let reads = || self.witness.as_ref().map_or(usize::MAX, |seen| seen.reads.load(Ordering::Relaxed));
+        let (start, before) = (Instant::now(), reads());
+        while reads() < before.saturating_add(300) && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// The same, and then a clean stop.
     #[track_caller]
     pub fn ends_well(mut self) {
@@ -385,8 +405,13 @@ impl<'d> Place<'d> {
 
 /// The most memory that a process ever had resident, in bytes.
 pub fn peak(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// A figure of a process's memory, in bytes (proc(5)).
+pub fn memory(pid: u32, key: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect(key);
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("number") << 10
 }
 
@@ -401,6 +426,7 @@ pub struct Seen {
 
 struct Witness {
     over: Arc<AtomicBool>,
+    reads: Arc<AtomicUsize>,
     thread: std::thread::JoinHandle<Seen>,
 }
 
@@ -409,20 +435,22 @@ impl Witness {
         let over = Arc::new(AtomicBool::new(false));
         let mut client = Raw::simple(at);
         client.pwrite(WITNESS, &pattern(WITNESS, 4096));
-        let ended = Arc::clone(&over);
+        let reads = Arc::new(AtomicUsize::new(0));
+        let (ended, count) = (Arc::clone(&over), Arc::clone(&reads));
         let thread = std::thread::spawn(move || {
             let mut times = Vec::new();
             while !ended.load(Ordering::Relaxed) || times.is_empty() {
                 let start = Instant::now();
                 assert_eq!(client.pread(WITNESS, 4096), pattern(WITNESS, 4096));
                 times.push(start.elapsed());
+                count.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(1));
             }
             times.sort();
             let (p99, worst) = (times[times.len() * 99 / 100], times[times.len() - 1]);
             Seen { reads: times.len(), p99, worst, peak: 0 }
         });
-        Self { over, thread }
+        Self { over, reads, thread }
     }
 
     fn end(self) -> Seen {
@@ -431,10 +459,11 @@ impl Witness {
     }
 }
 
-/// Waits until the daemon has this many connections, the witness's included.
+/// Waits until the daemon has this many connections, the witness's included; not so long that the deadline of their
+/// handshakes ends them.
 #[track_caller]
 pub fn wait_clients(volume: &Volume<'_>, count: u64) {
-    wait_for(&format!("{count} clients"), Duration::from_secs(20), || volume.status()["clients"] == count);
+    wait_for(&format!("{count} clients"), SOON, || volume.status()["clients"] == count);
 }
 
 /// Bytes of an image.

@@ -144,7 +144,7 @@ mod tests {
     ];
 
     #[test]
-    fn fua_is_legal_on_every_command_once_offered_and_on_none_before() {
+    fn s22_fua_is_legal_on_every_command_once_offered_and_on_none_before() {
         let mut session = session();
         for command in ALL {
             assert_eq!(check(&request(command, 1, 0, 4096), &session), Ok(()), "{command:?}");
@@ -218,6 +218,14 @@ mod tests {
         session.info.min_block = 512;
         assert_eq!(check(&request(Command::BlockStatus, 0, 0, 0xffff_fe00), &session), Ok(()));
         assert_eq!(check(&request(Command::BlockStatus, 0, 0, u32::MAX), &session), Err(Errno::Inval));
+        // In 32 bits both end inside the export.
+        session.info.size = 6 << 30;
+        for offset in [5 << 30, (6 << 30) - 512] {
+            let long = request(Command::BlockStatus, 0, offset, 0xffff_fe00);
+            assert_eq!(check(&long, &session), Err(Errno::Inval), "{offset}");
+        }
+        let long = request(Command::BlockStatus, 0, (2 << 30) + 512, 0xffff_fe00);
+        assert_eq!(check(&long, &session), Ok(()), "to the last byte");
     }
 
     #[test]
@@ -286,6 +294,10 @@ mod tests {
     #[test]
     fn s23_block_status_needs_structured_replies_and_a_context() {
         let mut session = session();
+        assert_eq!(check(&request(Command::BlockStatus, 0, 0, 512), &session), Ok(()));
+        session.structured = false;
+        assert_eq!(check(&request(Command::BlockStatus, 0, 0, 512), &session), Err(Errno::Inval));
+        session.structured = true;
         session.contexts.clear();
         assert_eq!(check(&request(Command::BlockStatus, 0, 0, 512), &session), Err(Errno::Inval));
     }

@@ -285,6 +285,16 @@ fn s10_options_come_in_any_order() {
     let session = session(progress);
     assert_eq!((session.info.size, session.enforce_block, session.structured), (1 << 20, false, true));
     assert!(session.info.flags.has(TransmissionFlags::SEND_DF));
+    // INFO promises nothing about the GO that follows it, whichever comes first.
+    for (asked, opened, size) in [("vol", "other", 4096), ("other", "vol", 1 << 20), ("other", "", 1 << 20)] {
+        let asking = |name: &str| (option::INFO, go(name, &[info::BLOCK_SIZE]));
+        let opening = (option::GO, go(opened, &[]));
+        let of = |script: &[(u32, Vec<u8>)]| self::session(talk(&options(script)).2);
+        let session = of(&[asking(opened), asking(asked), opening.clone()]);
+        assert_eq!((session.export.as_str(), session.info.size), (opened, size), "after INFO of '{asked}'");
+        assert!(!session.enforce_block);
+        assert_eq!(of(&[asking(asked), opening]), session);
+    }
 }
 
 #[test]
@@ -303,9 +313,12 @@ fn s11_starttls_is_unsupported_and_wipes_nothing() {
 fn s14_contexts_counted_near_4_gib_allocate_nothing() {
     let mut data = queries("vol", &[]);
     let count = data.len() - 4;
-    data[count..].copy_from_slice(&0xffff_fe00u32.to_be_bytes());
-    let (out, _, _) = talk(&options(&[(option::LIST_META_CONTEXT, data)]));
-    assert_eq!(kinds(&out), [reply::ERR_INVALID]);
+    // The second is zero when it is multiplied by the length of a length in 32 bits.
+    for queries in [0xffff_fe00u32, 0x4000_0000, u32::MAX] {
+        data[count..].copy_from_slice(&queries.to_be_bytes());
+        let (out, _, _) = talk(&options(&[(option::LIST_META_CONTEXT, data.clone())]));
+        assert_eq!(kinds(&out), [reply::ERR_INVALID]);
+    }
 }
 
 #[test]
@@ -407,6 +420,47 @@ fn s34_options_are_counted_and_a_client_that_never_reads_is_closed() {
     let mut unread = vec![0; limits::NBD_OPTION_OUT + 1];
     shake.feed(&3u32.to_be_bytes(), &Shelf, &mut unread);
     assert_eq!(shake.feed(&one, &Shelf, &mut unread).1, Progress::Close);
+}
+
+/// A hundred exports with the longest names.
+pub(in crate::nbd) struct Hundred;
+
+impl Exports for Hundred {
+    fn list(&self) -> Vec<String> {
+        (0..100).map(|i| format!("{i:0width$}", width = limits::NBD_STRING)).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<ExportInfo> {
+        self.list().iter().any(|listed| listed == name).then(|| Shelf.find("vol"))?
+    }
+
+    fn contexts(&self, _name: &str) -> Vec<String> {
+        Shelf.contexts("vol")
+    }
+}
+
+#[test]
+fn s34_a_hundred_exports_are_listed_and_each_is_asked_about_in_one_handshake() {
+    let mut shake = Handshake::new().0;
+    let mut out = Vec::new();
+    shake.feed(&3u32.to_be_bytes(), &Hundred, &mut out);
+    let mut ask = |option: u32, data: Vec<u8>| {
+        out.clear();
+        assert_eq!(shake.feed(&options(&[(option, data)]), &Hundred, &mut out).1, Progress::More);
+        replies(&out)
+    };
+    let mut listed = ask(option::LIST, vec![]);
+    assert_eq!(listed.pop().map(|(_, kind, _)| kind), Some(reply::ACK));
+    let names: Vec<_> = listed.into_iter().map(|(_, _, data)| data[4..].to_vec()).collect();
+    assert_eq!(names, Hundred.list().into_iter().map(String::into_bytes).collect::<Vec<_>>());
+    ask(option::STRUCTURED_REPLY, vec![]);
+    for name in Hundred.list() {
+        let kinds = |seen: Vec<Seen>| seen.into_iter().map(|(_, kind, _)| kind).collect::<Vec<_>>();
+        let wanted = [info::NAME, info::DESCRIPTION, info::BLOCK_SIZE];
+        assert_eq!(kinds(ask(option::INFO, go(&name, &wanted)))[4], reply::ACK);
+        assert_eq!(kinds(ask(option::LIST_META_CONTEXT, queries(&name, &[]))).len(), 3);
+        assert_eq!(kinds(ask(option::SET_META_CONTEXT, queries(&name, &["base:allocation"]))).len(), 2);
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use super::{PATIENCE, options, unix};
 use crate::base::Class;
 use crate::nbd::client::Blocking;
 use crate::nbd::server::reply::To;
-use crate::nbd::server::tests::Shelf;
-use crate::nbd::server::{Handshake, Progress, check, payload_len, reply};
+use crate::nbd::server::tests::{Hundred, Shelf};
+use crate::nbd::server::{Exports, Handshake, Progress, check, payload_len, reply};
 use crate::nbd::uri::NbdUri;
 use crate::nbd::wire::{self, TransmissionFlags};
 use std::cell::RefCell;
@@ -158,7 +158,7 @@ fn the_blocking_client_gets_on_with_nbd_server_over_tcp() {
 }
 
 /// Serves one client from memory, one request at a time: the smallest use of the server's half.
-fn serve_memory(mut stream: UnixStream, disk: &Mutex<Vec<u8>>) -> std::io::Result<()> {
+fn serve_memory(mut stream: UnixStream, exports: &dyn Exports, disk: &Mutex<Vec<u8>>) -> std::io::Result<()> {
     let (mut shake, mut out) = Handshake::new();
     let mut received = Vec::new();
     let session = loop {
@@ -167,7 +167,7 @@ fn serve_memory(mut stream: UnixStream, disk: &Mutex<Vec<u8>>) -> std::io::Resul
         let mut part = [0; 777];
         let got = stream.read(&mut part)?;
         received.extend_from_slice(&part[..got]);
-        let (consumed, progress) = shake.feed(&received, &Shelf, &mut out);
+        let (consumed, progress) = shake.feed(&received, exports, &mut out);
         received.drain(..consumed);
         match progress {
             Progress::More if got > 0 => {}
@@ -230,18 +230,34 @@ fn run(program: &str, arguments: &[&str]) -> Option<String> {
     }
 }
 
+/// Serves these exports from a disk of 1 MiB until the end of the tests' process.
+fn serve_at(path: &Path, exports: &'static (dyn Exports + Sync)) {
+    let disk = Arc::new(Mutex::new(vec![0; 1 << 20]));
+    let listener = UnixListener::bind(path).expect("bind");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let disk = Arc::clone(&disk);
+            std::thread::spawn(move || serve_memory(stream.expect("accept"), exports, &disk));
+        }
+    });
+}
+
+#[test]
+fn s34_nbdinfo_lists_a_hundred_exports() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, socket) = socket_in(&dir);
+    serve_at(&path, &Hundred);
+    if let Some(list) = run("nbdinfo", &["--list", "--json", &format!("nbd+unix:///?socket={socket}")]) {
+        assert_eq!(list.matches("\"export-name\":").count(), 100, "{}", &list[..list.len().min(2000)]);
+        assert!(list.contains("x-mirror:dirty/far") && list.contains("\"export-size\": 1048576"));
+    }
+}
+
 #[test]
 fn libnbd_and_qemu_get_on_with_the_server_half() {
     let dir = tempfile::tempdir().expect("directory");
     let (path, socket) = socket_in(&dir);
-    let disk = Arc::new(Mutex::new(vec![0; 1 << 20]));
-    let listener = UnixListener::bind(&path).expect("bind");
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let disk = Arc::clone(&disk);
-            std::thread::spawn(move || serve_memory(stream.expect("accept"), &disk));
-        }
-    });
+    serve_at(&path, &Shelf);
     let uri = format!("nbd+unix:///vol?socket={socket}");
     if let Some(text) = run("nbdinfo", &[&uri]) {
         for part in ["1048576", "base:allocation", "x-mirror:dirty/far", "can_fua: true", "can_df: true"] {

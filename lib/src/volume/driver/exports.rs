@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extents_stay_inside_the_request_and_there_is_at_least_one() {
+    fn s13_extents_stay_inside_the_request_and_there_is_at_least_one() {
         let range = ByteRange { offset: 4096, len: 10_000 };
         let nine = Cut { range, most: 9, unit: 1 };
         let one = Cut { most: 1, ..nine };
@@ -187,8 +187,26 @@ mod tests {
         let found = [Extent { len: 4096, hole: true }, Extent { len: 1 << 40, hole: false }];
         assert_eq!(allocation(Some(&found), nine), [(4096, 3), (5904, 0)]);
         assert_eq!(allocation(Some(&found), one), [(4096, 3)]);
+        // CVE-2025-47711: one extent that is longer than what was asked for.
+        for (hole, status) in [(true, 3), (false, 0)] {
+            let found = [Extent { len: 1 << 40, hole }];
+            assert_eq!(allocation(Some(&found), one), [(10_000, status)]);
+            assert_eq!(dirty(&[(1 << 40, hole)], nine), [(10_000, u32::from(hole))]);
+        }
         assert_eq!(dirty(&[(0, true), (10, true), (20, false)], nine), [(10, 1), (20, 0)]);
         assert_eq!(dirty(&[], one), [(10_000, 0)]);
+    }
+
+    #[test]
+    fn s14_units_are_counted_in_64_bits() {
+        let of = |len: u64| Cut { range: ByteRange { offset: 0, len }, most: 9, unit: 4096 };
+        let last = 0xffff_fe00;
+        let found = [Extent { len: last - 100, hole: true }, Extent { len: 10, hole: false }];
+        assert_eq!(allocation(Some(&found), of(last)), [(last - 3584, 3), (3584, 0)]);
+        // What ends 100 bytes before 4 GiB ends with it, not with nothing.
+        let found =
+            [Extent { len: (1 << 32) - 100, hole: false }, Extent { len: (1 << 33) + 100, hole: true }];
+        assert_eq!(allocation(Some(&found), of(3 << 32)), [(1 << 32, 0), (1 << 33, 3)]);
     }
 
     #[test]
