@@ -22,7 +22,7 @@ use std::time::Duration;
 #[command(name = "mirrord", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "\
 LEG is [NAME=]DEVICE[,read=prefer|allow|avoid][,flush=unsafe][,timeout=T][,retries=N][,rate=R]
-DEVICE is PATH, file:PATH, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
+DEVICE is PATH, file:PATH, nbd[s]://HOST[:PORT]/EXPORT or nbd[s]+unix:///EXPORT?socket=PATH
 See mirrord(8).")]
 pub struct Cli {
     #[command(subcommand)]

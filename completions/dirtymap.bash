@@ -239,7 +239,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__diff)
-            opts="-o -n -v -q -h --rsh --remote-path --block --progress --force --output --replace --dry-run --verbose --quiet --help"
+            opts="-o -n -v -q -h --rsh --remote-path --tls-dir --block --progress --force --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -250,6 +250,10 @@ _dirtymap() {
                     return 0
                     ;;
                 --remote-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -281,7 +285,7 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__digest)
-            opts="-o -n -v -q -h --rsh --remote-path --block --volume --progress --output --replace --dry-run --verbose --quiet --help"
+            opts="-o -n -v -q -h --rsh --remote-path --tls-dir --block --volume --progress --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -292,6 +296,10 @@ _dirtymap() {
                     return 0
                     ;;
                 --remote-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -323,12 +331,16 @@ _dirtymap() {
             return 0
             ;;
         dirtymap__subcmd__fetch)
-            opts="-o -n -v -q -h --context --block --volume --output --replace --dry-run --verbose --quiet --help"
+            opts="-o -n -v -q -h --tls-dir --context --block --volume --output --replace --dry-run --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --tls-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --context)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -221,6 +221,7 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s n -l dry-r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s v -l verbose -d 'Say what was done'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s q -l quiet -d 'Say nothing that is not asked for, except errors'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand convert" -s h -l help -d 'Print help'
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l tls-dir -d 'Certificates for nbds:// where the URI names none' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l context -d 'Which metadata context [default: base:allocation]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l block -d 'A bit stands for so many bytes [default: 64K]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -l volume -d 'Of which volume the map is: 32 hexadecimal digits [default: none]' -r
@@ -232,6 +233,7 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s q -l quiet -
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand fetch" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l tls-dir -d 'Certificates for nbds:// where the URI names none' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l block -d 'A digest is of so many bytes [default: 64K]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l volume -d 'Of which volume the device is: 32 hexadecimal digits [default: none]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
@@ -243,6 +245,7 @@ complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s q -l quiet 
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand digest" -s h -l help -d 'Print help'
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
+complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l tls-dir -d 'Certificates for nbds:// where the URI names none' -r -F
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l block -d 'Blocks of the map [default: those of a manifest, or 64K]' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l progress -d 'Write progress as JSON lines to this open file descriptor' -r
 complete -c dirtymap -n "__fish_dirtymap_using_subcommand diff" -l force -d 'Override a refusal: volume, generation, size, cut, leg; several with commas' -r -f -a "volume\t'Maps of different volumes'

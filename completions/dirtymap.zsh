@@ -342,6 +342,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (fetch)
 _arguments "${_arguments_options[@]}" : \
+'--tls-dir=[Certificates for nbds\:// where the URI names none]:DIR:_files' \
 '--context=[Which metadata context \[default\: base\:allocation\]]:NAME:_default' \
 '--block=[A bit stands for so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--volume=[Of which volume the map is\: 32 hexadecimal digits \[default\: none\]]:ID:_default' \
@@ -363,6 +364,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
 '--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
+'--tls-dir=[Certificates for nbds\:// where the URI names none]:DIR:_files' \
 '--block=[A digest is of so many bytes \[default\: 64K\]]:SIZE:_default' \
 '--volume=[Of which volume the device is\: 32 hexadecimal digits \[default\: none\]]:ID:_default' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
@@ -384,6 +386,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
 '--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
+'--tls-dir=[Certificates for nbds\:// where the URI names none]:DIR:_files' \
 '--block=[Blocks of the map \[default\: those of a manifest, or 64K\]]:SIZE:_default' \
 '--progress=[Write progress as JSON lines to this open file descriptor]:FD:_default' \
 '*--force=[Override a refusal\: volume, generation, size, cut, leg; several with commas]:WHAT:((volume\:"Maps of different volumes"

@@ -23,7 +23,7 @@ _mirror__sync() {
 
     case "${cmd}" in
         mirror__sync)
-            opts="-n -v -q -h -V --full --compare --dirty-only --map --keep-map --digest --delta --apply --inspect --generation --stage --redo --undo --compress --rsh --remote-path --serve --root --read-only --verify --zero --connections --queue-depth --request-size --bwlimit --live --force --dry-run --json --progress --verbose --quiet --help --version"
+            opts="-n -v -q -h -V --full --compare --dirty-only --map --keep-map --digest --delta --apply --inspect --generation --stage --redo --undo --compress --rsh --remote-path --tls-dir --serve --root --read-only --verify --zero --connections --queue-depth --request-size --bwlimit --live --force --dry-run --json --progress --verbose --quiet --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -66,6 +66,10 @@ _mirror__sync() {
                     return 0
                     ;;
                 --remote-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -8,6 +8,7 @@ complete -c mirror-sync -l undo -d 'Roll a staged apply back by its undo log' -r
 complete -c mirror-sync -l compress -d 'Pack the data of a delta, and what goes over ssh://' -r -f -a "zstd\t'zstd(1)'"
 complete -c mirror-sync -l rsh -d 'Reach ssh:// by this command, such as \'ssh -4\', instead of libssh2' -r
 complete -c mirror-sync -l remote-path -d 'Where mirror-sync is on the other machine [default: on its PATH]' -r
+complete -c mirror-sync -l tls-dir -d 'Certificates for nbds:// where the URI names none' -r -F
 complete -c mirror-sync -l root -d 'Serve what is beneath DIR, and nothing else' -r -F
 complete -c mirror-sync -l zero -d 'What becomes of zeroes' -r -f -a "detect\t'Holes and zeroes in data become holes'
 trust\t'Holes become holes, data is not searched'

@@ -25,6 +25,7 @@ _mirror-sync() {
 '--compress=[Pack the data of a delta, and what goes over ssh\://]:HOW:((zstd\:"zstd(1)"))' \
 '--rsh=[Reach ssh\:// by this command, such as '\''ssh -4'\'', instead of libssh2]:COMMAND:_default' \
 '--remote-path=[Where mirror-sync is on the other machine \[default\: on its PATH\]]:PATH:_default' \
+'--tls-dir=[Certificates for nbds\:// where the URI names none]:DIR:_files' \
 '--root=[Serve what is beneath DIR, and nothing else]:DIR:_files' \
 '--zero=[What becomes of zeroes]:HOW:((detect\:"Holes and zeroes in data become holes"
 trust\:"Holes become holes, data is not searched"

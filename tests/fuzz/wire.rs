@@ -114,6 +114,7 @@ fn greet(input: &[u8], piece: usize, extended: bool) -> (String, Vec<u8>) {
     for part in input.chunks(piece.max(1)) {
         match shake.feed(part, &mut out) {
             Ok((n, ClientProgress::More)) => assert_eq!(n, part.len()),
+            Ok((_, ClientProgress::StartTls)) => unreachable!("nobody asked for it"),
             Ok((_, ClientProgress::Ready(info))) => {
                 assert!(info.min_block.is_power_of_two() && info.max_payload <= 32 << 20);
                 assert!(info.size <= 1 << 60);

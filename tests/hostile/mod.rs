@@ -11,4 +11,5 @@ mod leg_life; // C-cases: connections to it that end, come late, or come back as
 mod raw; // an NBD client without scruples
 mod server; // S-cases: requests and replies
 mod server_life; // S-cases: handshakes, connections, signals
-mod tls; // clients over TLS, before it, and around it; S11, S12, S29
+mod tls;
+mod tls_leg; // servers that have no TLS or are somebody else, and real ones as legs; C4, C5 // clients over TLS, before it, and around it; S11, S12, S29

@@ -77,8 +77,10 @@ pub const LISTEN_WAIT_MS: u64 = 2_000;
 /// What a TLS tunnel holds at most of each: received and not decrypted, decrypted and not delivered, taken and not
 /// encrypted, encrypted and not sent. Four of the largest records.
 pub const TLS_BUFFER: usize = 64 << 10;
-/// Most TLS tunnels of one daemon, each a thread: one for each client and each leg, and those that are just ending.
-pub const TLS_TUNNELS: usize = 2 * CLIENTS + LEGS;
+/// Most TLS tunnels of the clients of one daemon, each a thread: one for each, and those that are just ending.
+pub const TLS_TUNNELS: usize = 2 * CLIENTS;
+/// Most TLS tunnels to its legs: one for each, and those that are just ending.
+pub const TLS_LEG_TUNNELS: usize = 4 * LEGS;
 /// When its near side is closed, a TLS tunnel has so long to send what it holds, in milliseconds.
 pub const TLS_CLOSE_MS: u64 = 10_000;
 /// And when that is sent, the other side has so long to say goodbye, in milliseconds.

@@ -2,9 +2,11 @@
 
 use crate::base::{Error, Result};
 use crate::leg::LegDevice;
+use crate::leg::dial::Dial;
 use crate::leg::far::{Reach, target};
 use crate::transport::ssh::{Options, Target};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// How other machines are reached.
@@ -21,7 +23,26 @@ pub struct FarArgs {
 impl FarArgs {
     /// The same, and whether what travels is compressed.
     pub fn reach(&self, zstd: bool) -> Reach {
-        Reach { ssh: Options { rsh: self.rsh.clone(), remote_path: self.remote_path.clone() }, zstd }
+        Reach {
+            ssh: Options { rsh: self.rsh.clone(), remote_path: self.remote_path.clone() },
+            zstd,
+            dial: Dial::default(),
+        }
+    }
+}
+
+/// Certificates for NBD servers.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Certificates for nbds:// where the URI names none
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::value::path)]
+    tls_dir: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// How NBD servers are reached.
+    pub fn dial(&self) -> Dial {
+        Dial { tls_dir: self.tls_dir.clone() }
     }
 }
 

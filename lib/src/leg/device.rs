@@ -30,7 +30,7 @@ impl LegDevice {
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Nbd(one), Self::Nbd(two)) if one != two => {
-                matches!((one.parse::<NbdUri>(), two.parse::<NbdUri>()), (Ok(one), Ok(two)) if one == two)
+                matches!((one.parse::<NbdUri>(), two.parse::<NbdUri>()), (Ok(one), Ok(two)) if one.is_same_export(&two))
             }
             _ => self == other,
         }
@@ -96,12 +96,11 @@ fn from_path(text: &str) -> std::result::Result<LegDevice, &'static str> {
 
 fn from_uri(text: &str, scheme: &str, rest: &str) -> std::result::Result<LegDevice, String> {
     match scheme {
-        "nbd" | "nbd+unix" => {}
-        "nbds" | "nbds+unix" => return Err("TLS legs are not supported".into()),
+        "nbd" | "nbd+unix" | "nbds" | "nbds+unix" => {}
         "nbd+ssh" | "ssh" => return Err("legs over SSH are not supported; forward a socket".into()),
         _ => {
             return Err(format!(
-                "unknown scheme '{scheme}'; known are nbd and nbd+unix, and file:PATH for any path"
+                "unknown scheme '{scheme}'; known are nbd, nbds, nbd+unix and nbds+unix, and file:PATH for any path"
             ));
         }
     }
@@ -115,7 +114,7 @@ fn from_uri(text: &str, scheme: &str, rest: &str) -> std::result::Result<LegDevi
             return Err("a host that begins with '-' is refused".into());
         }
     }
-    if scheme == "nbd" && host.is_empty() {
+    if matches!(scheme, "nbd" | "nbds") && host.is_empty() {
         return Err("the host is missing".into());
     }
     Ok(LegDevice::Nbd(text.to_owned()))
@@ -156,6 +155,7 @@ mod tests {
             ("file:-", LegDevice::File("-".into())),
             ("a=b", LegDevice::File("a=b".into())),
             ("nbd://h:10809/x", LegDevice::Nbd("nbd://h:10809/x".into())),
+            ("nbds://h/x?tls-hostname=y", LegDevice::Nbd("nbds://h/x?tls-hostname=y".into())),
             ("nbd+unix:///x?socket=/run/s", LegDevice::Nbd("nbd+unix:///x?socket=/run/s".into())),
         ] {
             let device: LegDevice = text.parse().expect(text);
@@ -172,7 +172,7 @@ mod tests {
             ("null:", "null:"),
             ("[ nbdkit null ]", "COMMAND"),
             ("file:", "path is empty"),
-            ("nbds://h/x", "TLS"),
+            ("nbds:///x", "host is missing"),
             ("nbd+ssh://h/x", "SSH"),
             ("http://h/x", "unknown scheme 'http'"),
             ("nbd://-oProxyCommand=x/y", "begins with '-'"),

@@ -1,5 +1,6 @@
 //! A connection to the far end of a copy: the channel of `transport` and the protocol of `remote`, put together.
 
+use super::dial::Dial;
 use crate::base::{Class, Error, Result};
 use crate::remote::{Client, Pipe};
 use crate::transport::ssh::{self, Options, Target};
@@ -11,6 +12,8 @@ pub struct Reach {
     pub ssh: Options,
     /// Whether what travels is compressed.
     pub zstd: bool,
+    /// How NBD servers are reached.
+    pub dial: Dial,
 }
 
 /// Connects, and starts `mirror-sync --serve` over there. Class `Connect` or `Timeout` if that does not come about.

@@ -1,6 +1,7 @@
 //! Floor 3: one side of a mirror: how a leg is written on a command line, and the words for its state.
 
 pub mod device;
+pub mod dial;
 pub mod far;
 pub mod spec;
 pub mod state;

@@ -10,7 +10,7 @@ mod text;
 pub mod uri;
 pub mod wire;
 
-pub use uri::NbdUri;
+pub use uri::{NbdUri, UriTls};
 pub use wire::{Command, CommandFlags, Errno, Request, TransmissionFlags};
 
 #[cfg(test)]

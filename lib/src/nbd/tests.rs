@@ -35,6 +35,7 @@ fn shake_hands(options: ClientOptions, piece: usize) -> (ServerInfo, Session) {
             assert!(info.is_none(), "bytes after the handshake");
             match client.feed(part, &mut to_server).expect("a handshake") {
                 (n, ClientProgress::More) => assert_eq!(n, part.len()),
+                (_, ClientProgress::StartTls) => panic!("nobody asked for it"),
                 (n, ClientProgress::Ready(ready)) => {
                     assert_eq!(n, part.len());
                     info = Some(ready);
@@ -109,7 +110,7 @@ fn what_the_server_writes_the_client_reads() {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn unix(path: &Path, export: &str) -> NbdUri {
-    NbdUri { address: Address::Unix(path.to_owned()), export: export.to_owned(), tls: false }
+    NbdUri { address: Address::Unix(path.to_owned()), export: export.to_owned(), tls: None }
 }
 
 /// A server of one connection that does what the test says after a good handshake.

@@ -1,4 +1,5 @@
-//! NBD URIs (`doc/uri.md` of the NBD project): `nbd://host[:port]/export`, `nbd+unix:///export?socket=PATH`.
+//! NBD URIs (`doc/uri.md` of the NBD project): `nbd://host[:port]/export`, `nbd+unix:///export?socket=PATH`, and with
+//! TLS `nbds://…` and `nbds+unix://…`.
 
 use super::text;
 use super::wire::PORT;
@@ -6,6 +7,7 @@ use crate::base::{Address, Class, Error, Result, limits};
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// A server and one of its exports.
@@ -15,8 +17,24 @@ pub struct NbdUri {
     pub address: Address,
     /// The export; "" is the default one.
     pub export: String,
-    /// Whether TLS is required. Never true in this version: such URIs are refused.
-    pub tls: bool,
+    /// TLS is required, and this is said of it.
+    pub tls: Option<UriTls>,
+}
+
+/// What a URI says of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UriTls {
+    /// `tls-hostname`: what the server must prove to be, where that is not the host of the URI.
+    pub hostname: Option<String>,
+    /// `tls-certificates`: the directory of certificates, an absolute path (a parameter of libnbd's).
+    pub certificates: Option<PathBuf>,
+}
+
+impl NbdUri {
+    /// Whether both lead to the same export of the same server, by whatever means.
+    pub fn is_same_export(&self, other: &Self) -> bool {
+        self.address == other.address && self.export == other.export
+    }
 }
 
 fn refuse(uri: &str, why: impl fmt::Display) -> Error {
@@ -30,30 +48,27 @@ impl FromStr for NbdUri {
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| refuse(uri, "there is no '://'"))?;
         let scheme = scheme.to_ascii_lowercase();
         let unix = match scheme.as_str() {
-            "nbd" | "nbd+tcp" => false,
-            "nbd+unix" => true,
-            "nbds" | "nbds+tcp" | "nbds+unix" => {
-                return Err(refuse(uri, format_args!("{scheme}: TLS is not supported by this version")));
-            }
+            "nbd" | "nbd+tcp" | "nbds" | "nbds+tcp" => false,
+            "nbd+unix" | "nbds+unix" => true,
             "nbd+ssh" => {
                 return Err(refuse(uri, "nbd+ssh: SSH is not supported by this version"));
             }
             "nbd+vsock" | "nbds+vsock" => {
                 return Err(refuse(uri, format_args!("{scheme}: VM sockets are not supported")));
             }
-            _ => return Err(refuse(uri, "the scheme is not nbd or nbd+unix")),
+            _ => return Err(refuse(uri, "the scheme is not nbd, nbds, nbd+unix or nbds+unix")),
         };
         if rest.contains('#') {
             return Err(refuse(uri, "a fragment ('#') has no meaning here; write %23"));
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let socket = parameters(uri, query)?;
+        let Parameters { socket, tls } = parameters(uri, query, scheme.starts_with("nbds"))?;
         let address = match (unix, socket) {
             (true, Some(path)) if authority.is_empty() => Address::Unix(OsString::from_vec(path).into()),
             (true, Some(_)) => return Err(refuse(uri, "a Unix socket has no host; write three slashes")),
             (true, None) => return Err(refuse(uri, "socket=PATH is missing")),
-            (false, Some(_)) => return Err(refuse(uri, "socket= goes with nbd+unix only")),
+            (false, Some(_)) => return Err(refuse(uri, "socket= goes with nbd+unix and nbds+unix only")),
             (false, None) => tcp(uri, authority)?,
         };
         let export = decode(path).ok_or_else(|| refuse(uri, "a % without two hexadecimal digits"))?;
@@ -63,13 +78,20 @@ impl FromStr for NbdUri {
                 format_args!("the export is not UTF-8 without NUL of at most {} bytes", limits::NBD_STRING),
             )
         })?;
-        Ok(Self { address, export: export.to_owned(), tls: false })
+        Ok(Self { address, export: export.to_owned(), tls })
     }
 }
 
-/// The `socket` parameter; others are diagnosed, except experimental ones.
-fn parameters(uri: &str, query: &str) -> Result<Option<Vec<u8>>> {
+/// What stands behind the `?`.
+struct Parameters {
+    socket: Option<Vec<u8>>,
+    tls: Option<UriTls>,
+}
+
+/// The parameters; unknown ones are diagnosed, except experimental ones.
+fn parameters(uri: &str, query: &str, secure: bool) -> Result<Parameters> {
     let mut socket = None;
+    let mut tls = UriTls::default();
     for parameter in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         match name {
@@ -82,23 +104,64 @@ fn parameters(uri: &str, query: &str) -> Result<Option<Vec<u8>>> {
                 }
                 socket = Some(path);
             }
+            name if name.starts_with("tls-") && secure => tls_parameter(uri, name, value, &mut tls)?,
             name if name.starts_with("tls-") => {
                 return Err(refuse(
                     uri,
-                    format_args!("parameter '{}' goes with TLS, which this version lacks", text::shown(name)),
+                    format_args!("parameter '{}' goes with nbds and nbds+unix only", text::shown(name)),
                 ));
             }
             name if name.starts_with("x-") => {}
             name => return Err(refuse(uri, format_args!("parameter '{}' is not known", text::shown(name)))),
         }
     }
-    Ok(socket)
+    Ok(Parameters { socket, tls: secure.then_some(tls) })
+}
+
+fn tls_parameter(uri: &str, name: &str, value: &str, tls: &mut UriTls) -> Result<()> {
+    let decoded = decode(value).ok_or_else(|| refuse(uri, "a % without two hexadecimal digits"))?;
+    let twice = || Err(refuse(uri, format_args!("{name}= is given twice")));
+    match name {
+        "tls-hostname" if tls.hostname.is_some() => return twice(),
+        "tls-hostname" => {
+            let host = String::from_utf8(decoded).ok().filter(|host| !host.is_empty());
+            let host = host.ok_or_else(|| refuse(uri, "tls-hostname= is not a name"))?;
+            check_host(&host).map_err(|why| refuse(uri, why))?;
+            tls.hostname = Some(host);
+        }
+        "tls-certificates" if tls.certificates.is_some() => return twice(),
+        "tls-certificates" => {
+            let path = PathBuf::from(OsString::from_vec(decoded));
+            // It may be stored, and read by a daemon that was started elsewhere.
+            if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
+                return Err(refuse(uri, "tls-certificates= is not an absolute path"));
+            }
+            tls.certificates = Some(path);
+        }
+        "tls-type" if value == "x509" => {}
+        "tls-type" => {
+            return Err(refuse(uri, format_args!("tls-type={}: only x509 is supported", text::shown(value))));
+        }
+        "tls-verify-peer" if matches!(value, "1" | "true") => {}
+        "tls-verify-peer" => {
+            return Err(refuse(
+                uri,
+                format_args!(
+                    "tls-verify-peer={}: a server that proves nothing may be anybody; tls-hostname= says whose \
+                     certificate is expected",
+                    text::shown(value)
+                ),
+            ));
+        }
+        name => return Err(refuse(uri, format_args!("parameter '{}' is not known", text::shown(name)))),
+    }
+    Ok(())
 }
 
 /// `host`, `host:port`, `[v6]:port`; nothing means this machine.
 fn tcp(uri: &str, authority: &str) -> Result<Address> {
     if authority.contains('@') {
-        return Err(refuse(uri, "a user goes with TLS, which this version lacks"));
+        return Err(refuse(uri, "a user goes with shared keys of TLS, which are not supported"));
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(inner) => {
@@ -175,7 +238,7 @@ fn encode(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 
 impl fmt::Display for NbdUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = if self.tls { "s" } else { "" };
+        let s = if self.tls.is_some() { "s" } else { "" };
         match &self.address {
             Address::Tcp { host, port } => {
                 write!(f, "nbd{s}://")?;
@@ -190,15 +253,29 @@ impl fmt::Display for NbdUri {
                     write!(f, ":{port}")?;
                 }
                 f.write_str("/")?;
-                encode(f, self.export.as_bytes())
+                encode(f, self.export.as_bytes())?;
             }
             Address::Unix(path) => {
                 write!(f, "nbd{s}+unix:///")?;
                 encode(f, self.export.as_bytes())?;
                 f.write_str("?socket=")?;
-                encode(f, path.as_os_str().as_bytes())
+                encode(f, path.as_os_str().as_bytes())?;
             }
         }
+        let Some(tls) = &self.tls else { return Ok(()) };
+        let mut before = if matches!(self.address, Address::Unix(_)) { '&' } else { '?' };
+        let certificates = tls.certificates.as_ref().map(|path| path.as_os_str().as_bytes());
+        let values = [
+            ("tls-certificates", certificates),
+            ("tls-hostname", tls.hostname.as_deref().map(str::as_bytes)),
+        ];
+        for (name, value) in values {
+            let Some(value) = value else { continue };
+            write!(f, "{before}{name}=")?;
+            encode(f, value)?;
+            before = '&';
+        }
+        Ok(())
     }
 }
 
@@ -240,6 +317,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_tls_reads_and_prints() {
+        let tls = |text: &str| uri(text).tls.expect("TLS");
+        assert_eq!(tls("nbds://far/v"), UriTls::default());
+        assert_eq!(tls("NBDS+TCP://far/v?tls-verify-peer=1&tls-type=x509"), UriTls::default());
+        let all = "nbds://10.0.0.1:99/v?tls-certificates=/etc/p%20k&tls-hostname=far.example";
+        let said = UriTls { hostname: Some("far.example".into()), certificates: Some("/etc/p k".into()) };
+        assert_eq!(tls(all), said);
+        assert_eq!(
+            uri(all).to_string(),
+            "nbds://10.0.0.1:99/v?tls-certificates=/etc/p%20k&tls-hostname=far.example"
+        );
+        for text in
+            [all, "nbds://far/v", "nbds+unix:///v?socket=/s", "nbds+unix:///v?socket=/s&tls-hostname=h"]
+        {
+            assert_eq!(uri(&uri(text).to_string()), uri(text), "{text}");
+        }
+        assert!(uri("nbds://far/v?tls-hostname=x").is_same_export(&uri("nbd://far/v")));
+        assert!(uri("nbd://far/v").tls.is_none());
+    }
+
+    #[test]
     fn c10_hosts_that_look_like_options_are_refused() {
         for text in ["nbd://-oProxyCommand=x/v", "nbd://%2doProxyCommand/v", "nbd://a b/v", "nbd://a;b/v"] {
             assert_eq!(text.parse::<NbdUri>().expect_err(text).class, Class::Usage);
@@ -249,8 +347,6 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_said() {
         for (text, part) in [
-            ("nbds://far/v", "nbds: TLS is not supported by this version"),
-            ("nbds+unix:///v?socket=/s", "nbds+unix: TLS is not supported by this version"),
             ("nbd+ssh://u@far/v", "nbd+ssh: SSH is not supported"),
             ("nbd+vsock://2/v", "VM sockets are not supported"),
             ("http://far/v", "the scheme is not"),
@@ -259,10 +355,21 @@ mod tests {
             ("nbd+unix:///v?socket=", "not a path"),
             ("nbd+unix:///v?socket=/a&socket=/b", "twice"),
             ("nbd+unix://h/v?socket=/a", "three slashes"),
-            ("nbd://far/v?socket=/a", "nbd+unix only"),
+            ("nbd://far/v?socket=/a", "nbds+unix only"),
             ("nbd://far/v?sockt=/a", "parameter 'sockt' is not known"),
-            ("nbd://far/v?tls-type=psk", "goes with TLS"),
-            ("nbd://me@far/v", "a user goes with TLS"),
+            ("nbd://far/v?tls-type=x509", "goes with nbds"),
+            ("nbd://me@far/v", "a user goes with shared keys"),
+            ("nbds://far/v?tls-type=psk", "only x509"),
+            ("nbds://far/v?tls-type=anon", "only x509"),
+            ("nbds://far/v?tls-verify-peer=0", "may be anybody"),
+            ("nbds://far/v?tls-verify-peer=false", "may be anybody"),
+            ("nbds://far/v?tls-certificates=pki", "not an absolute path"),
+            ("nbds://far/v?tls-certificates=/a%00b", "not an absolute path"),
+            ("nbds://far/v?tls-certificates=/a&tls-certificates=/b", "twice"),
+            ("nbds://far/v?tls-hostname=-x", "begins with '-'"),
+            ("nbds://far/v?tls-hostname=", "not a name"),
+            ("nbds://far/v?tls-colour=x", "'tls-colour' is not known"),
+            ("nbds+unix:///v", "socket=PATH is missing"),
             ("nbd://far:99999/v", "65535"),
             ("nbd://far:0/v", "port 0"),
             ("nbd://::1/v", "IPv6 address goes in []"),
@@ -289,7 +396,7 @@ mod tests {
 
         #[test]
         fn every_export_and_socket_reads_back(export in "[^\0]{0,40}", socket in "[^\0]{1,40}") {
-            let made = NbdUri { address: Address::Unix(socket.into()), export, tls: false };
+            let made = NbdUri { address: Address::Unix(socket.into()), export, tls: None };
             prop_assert_eq!(made.to_string().parse::<NbdUri>().expect("reads back"), made);
         }
     }

@@ -4,6 +4,7 @@ use crate::base::{ByteRange, Class, Error, Result, limits};
 use crate::delta::manifest::Digest;
 use crate::device::{FileDevice, Window};
 use crate::leg::LegDevice;
+use crate::leg::dial::Dial;
 use crate::leg::far::Reach;
 use crate::nbd::client::{Blocking, ClientOptions};
 use crate::nbd::uri::NbdUri;
@@ -32,7 +33,7 @@ pub struct Device {
 #[derive(Clone, Debug)]
 enum How {
     File(Arc<FileDevice>),
-    Nbd(NbdUri),
+    Nbd(NbdUri, Dial),
     Far(Arc<SshEnd>),
 }
 
@@ -50,6 +51,11 @@ pub enum Reader {
 impl Device {
     /// Opens a device to read it, mounted or not: what is being changed meanwhile is read as it happens to be.
     pub fn open(device: &LegDevice) -> Result<Self> {
+        Self::open_over(device, &Dial::default())
+    }
+
+    /// The same; this is how NBD servers are reached.
+    pub fn open_over(device: &LegDevice, dial: &Dial) -> Result<Self> {
         let name = device.to_string();
         Ok(match device {
             LegDevice::File(path) => {
@@ -58,11 +64,11 @@ impl Device {
             }
             LegDevice::Nbd(uri) => {
                 let uri: NbdUri = uri.parse()?;
-                let client = connect(&uri)?;
+                let client = connect(&uri, dial)?;
                 let size = client.info().size;
                 // It is opened again by each thread.
                 let _ = client.disconnect();
-                Self { name, size, how: How::Nbd(uri) }
+                Self { name, size, how: How::Nbd(uri, dial.clone()) }
             }
         })
     }
@@ -90,8 +96,8 @@ impl Device {
     pub fn reader(&self) -> Result<Reader> {
         Ok(match &self.how {
             How::File(file) => Reader::File(Arc::clone(file), PathBuf::from(&self.name), 0),
-            How::Nbd(uri) => {
-                let client = connect(uri)?;
+            How::Nbd(uri, dial) => {
+                let client = connect(uri, dial)?;
                 if client.info().size != self.size {
                     let text = format!(
                         "{uri}: opening it again: {} bytes now, {} before",
@@ -108,10 +114,10 @@ impl Device {
     }
 }
 
-fn connect(uri: &NbdUri) -> Result<Blocking> {
+fn connect(uri: &NbdUri, dial: &Dial) -> Result<Blocking> {
     let options =
         ClientOptions { export: uri.export.clone(), contexts: vec![ALLOCATION.to_owned()], structured: true };
-    Blocking::connect(uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS))
+    dial.blocking(uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS))
 }
 
 impl Reader {

@@ -8,6 +8,7 @@ use crate::config::to_toml;
 use crate::control::VolumeDir;
 use crate::device::{FileDevice, durable};
 use crate::generation::{Generation, Record, RecordStore, change};
+use crate::leg::dial::Dial;
 use crate::leg::{DiskState, LegDevice, LegSpec};
 use crate::map::file::Fill;
 use crate::map::{Identity, MapFile};
@@ -45,7 +46,8 @@ pub fn create(options: &CreateOptions) -> Result<CreateReport> {
         return Err(Error::new(Class::Refused, text).hint(format!("mirrord status {name}")));
     }
     refuse_twins(&config.legs)?;
-    let checked: Vec<Checked> = config.legs.iter().map(check_leg).collect::<Result<_>>()?;
+    let dial = Dial { tls_dir: config.tls_dir.clone() };
+    let checked: Vec<Checked> = config.legs.iter().map(|leg| check_leg(leg, &dial)).collect::<Result<_>>()?;
     let old = match &options.trust {
         Trust::Salvage(leg) => salvage(options, leg)?,
         _ => Old::default(),
@@ -126,7 +128,7 @@ fn wanted_size(options: &CreateOptions, checked: &[Checked], old: Option<u64>) -
             let leg = options.config.legs.iter().position(|leg| leg.device == *like);
             match leg.and_then(|leg| checked.get(leg)) {
                 Some(found) => found.size,
-                None => size_of(like)?,
+                None => size_of(like, &Dial { tls_dir: options.config.tls_dir.clone() })?,
             }
         }
         _ => return Err(usage("exactly one of --size and --like is needed".to_owned())),
@@ -138,22 +140,22 @@ fn wanted_size(options: &CreateOptions, checked: &[Checked], old: Option<u64>) -
     Ok(size)
 }
 
-fn size_of(device: &LegDevice) -> Result<u64> {
+fn size_of(device: &LegDevice, dial: &Dial) -> Result<u64> {
     match device {
         LegDevice::File(path) => Ok(FileDevice::open(path, false)?.size()),
-        LegDevice::Nbd(uri) => probe::size(uri, limits::LEG_TIMEOUT_MS),
+        LegDevice::Nbd(uri) => probe::size(uri, dial, limits::LEG_TIMEOUT_MS),
     }
 }
 
 /// Step 1 for one leg.
-pub(super) fn check_leg(leg: &LegSpec) -> Result<Checked> {
+pub(super) fn check_leg(leg: &LegSpec, dial: &Dial) -> Result<Checked> {
     match &leg.device {
         LegDevice::File(path) => {
             let device = FileDevice::open(path, true)?;
             Ok(Checked { size: device.size(), _device: Some(device) })
         }
         LegDevice::Nbd(_) => {
-            let Found { uri, size, flags, .. } = probe::leg(leg)?;
+            let Found { uri, size, flags, .. } = probe::leg(leg, dial)?;
             let refuse = |why: &str| {
                 let text = format!("{uri}: checking leg {}: {why}", leg.name);
                 Err(Error::new(Class::Refused, text))

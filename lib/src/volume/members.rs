@@ -10,6 +10,7 @@ use crate::control::VolumeDir;
 use crate::device::durable;
 use crate::generation::{Flags, Record, RecordStore, change};
 use crate::leg::LegSpec;
+use crate::leg::dial::Dial;
 use crate::map::file::Fill;
 use crate::map::{Identity, MapFile};
 use std::path::Path;
@@ -46,11 +47,11 @@ fn refuse(dir: &VolumeDir, why: &str) -> Error {
 
 /// Looks at a leg that is to be added: reachable, large enough, and no other leg in disguise. Changes nothing; may
 /// take as long as its `timeout=`.
-pub(super) fn look_at(legs: &[LegSpec], new: &LegSpec, size: u64) -> Result<()> {
+pub(super) fn look_at(legs: &[LegSpec], new: &LegSpec, dial: &Dial, size: u64) -> Result<()> {
     let all: Vec<LegSpec> = legs.iter().chain([new]).cloned().collect();
     crate::leg::spec::check_set(&all)?;
     refuse_twins(&all)?;
-    let found = check_leg(new)?.size;
+    let found = check_leg(new, dial)?.size;
     if found < size {
         let text = format!(
             "{}: checking the size of leg {}: it has {found} bytes, the volume has {size}",

@@ -7,6 +7,7 @@ use crate::base::{Class, Error, Name, Result};
 use crate::config::VolumeConfig;
 use crate::control::VolumeDir;
 use crate::leg::LegSpec;
+use crate::leg::dial::Dial;
 use std::fs::File;
 
 /// A volume that nobody serves, held so that nobody begins to.
@@ -48,7 +49,7 @@ pub fn add(dir: &VolumeDir, new: &LegSpec) -> Result<()> {
         held.leg(dir, old)?;
     }
     let size = held.records.records.first().map_or(0, |record| record.size);
-    members::look_at(&held.config.legs, new, size)?;
+    members::look_at(&held.config.legs, new, &Dial { tls_dir: held.config.tls_dir.clone() }, size)?;
     members::enlist(dir, &mut held.records, new, &mut through).map(|_| ())
 }
 
@@ -107,11 +108,12 @@ pub fn resize(dir: &VolumeDir, to: Option<u64>) -> Result<u64> {
         resize::go_on(dir, &mut held.records, &growth, &mut through)?;
     }
     let size = held.records.records.first().map_or(0, |record| record.size);
+    let dial = Dial { tls_dir: held.config.tls_dir.clone() };
     let mut legs = Vec::new();
     for (at, leg) in held.config.legs.iter().enumerate() {
         let record = held.records.leg_record(at);
         if !record.detached && !record.failed {
-            legs.push((leg.name.clone(), super::create::check_leg(leg)?.size));
+            legs.push((leg.name.clone(), super::create::check_leg(leg, &dial)?.size));
         }
     }
     let to = resize::fitting(dir.name(), size, to, &legs)?;

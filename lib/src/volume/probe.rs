@@ -1,8 +1,9 @@
 //! What a leg behind NBD offers, before it is one: its size, its flags, and whether all its addresses lead to one device.
 
 use crate::base::{Class, Error, Result, limits};
+use crate::leg::dial::Dial;
 use crate::leg::{LegDevice, LegSpec};
-use crate::nbd::client::{Blocking, ClientOptions};
+use crate::nbd::client::ClientOptions;
 use crate::nbd::{NbdUri, TransmissionFlags};
 use std::time::Duration;
 
@@ -25,18 +26,18 @@ pub(super) struct Found {
 }
 
 /// Bytes of an export.
-pub(super) fn size(uri: &str, timeout_ms: u64) -> Result<u64> {
-    Ok(look(uri, timeout_ms, false)?.size)
+pub(super) fn size(uri: &str, dial: &Dial, timeout_ms: u64) -> Result<u64> {
+    Ok(look(uri, dial, timeout_ms, false)?.size)
 }
 
 /// Bytes of a leg now, whoever uses it.
-pub(super) fn present_size(leg: &LegSpec) -> Result<u64> {
+pub(super) fn present_size(leg: &LegSpec, dial: &Dial) -> Result<u64> {
     match &leg.device {
         LegDevice::File(path) => std::fs::File::open(path)
             .and_then(|mut file| std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)))
             .map_err(|e| Error::io(path.display(), "reading its size", e)),
         // Nothing is compared: somebody writes meanwhile.
-        LegDevice::Nbd(_) => first(leg, |uri| size(uri, leg.timeout_ms)),
+        LegDevice::Nbd(_) => first(leg, |uri| size(uri, dial, leg.timeout_ms)),
     }
 }
 
@@ -55,22 +56,22 @@ fn first<T>(leg: &LegSpec, mut ask: impl FnMut(&str) -> Result<T>) -> Result<T> 
 /// What the first address that answers offers. Further ones that answer must offer the same size, and the same bytes
 /// wherever it is looked: two devices under one name are refused before anything is written to either. That one does
 /// not answer now is what several are for. Nobody may be writing to it.
-pub(super) fn leg(leg: &LegSpec) -> Result<Found> {
+pub(super) fn leg(leg: &LegSpec, dial: &Dial) -> Result<Found> {
     let several = !leg.others.is_empty();
-    let found = first(leg, |uri| look(uri, leg.timeout_ms, several))?;
+    let found = first(leg, |uri| look(uri, dial, leg.timeout_ms, several))?;
     let behind = leg.addresses().map(ToString::to_string).skip_while(|uri| *uri != found.uri).skip(1);
     for uri in behind {
-        if let Ok(other) = look(&uri, leg.timeout_ms, several) {
+        if let Ok(other) = look(&uri, dial, leg.timeout_ms, several) {
             same(leg, &found, &other)?;
         }
     }
     Ok(found)
 }
 
-fn look(uri: &str, timeout_ms: u64, samples: bool) -> Result<Found> {
+fn look(uri: &str, dial: &Dial, timeout_ms: u64, samples: bool) -> Result<Found> {
     let parsed: NbdUri = uri.parse()?;
     let options = ClientOptions { export: parsed.export.clone(), contexts: Vec::new(), structured: true };
-    let mut client = Blocking::connect(&parsed, options, Duration::from_millis(timeout_ms.max(1)))?;
+    let mut client = dial.blocking(&parsed, options, Duration::from_millis(timeout_ms.max(1)))?;
     let (size, flags) = (client.info().size, client.info().flags);
     let mut found = Found { uri: uri.to_owned(), size, flags, samples: Vec::new() };
     for offset in sample_offsets(size).into_iter().filter(|_| samples) {

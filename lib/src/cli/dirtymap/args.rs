@@ -3,7 +3,7 @@
 use super::Named;
 use crate::base::units::parse_size;
 use crate::base::{BlockSize, ByteRange, Class, Error, Id, Result};
-use crate::cli::far::{FarArgs, Place};
+use crate::cli::far::{FarArgs, Place, TlsArgs};
 use crate::cli::{ProgressTo, value};
 use crate::leg::LegDevice;
 use crate::map::convert::ddrescue::Statuses;
@@ -325,6 +325,9 @@ impl ConvertArgs {
 /// `dirtymap fetch`
 #[derive(Clone, Debug, clap::Args)]
 pub struct FetchArgs {
+    /// Certificates.
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
     /// The export of any NBD server
     #[arg(value_name = "NBD-URI")]
     pub uri: String,
@@ -349,6 +352,9 @@ pub struct DigestArgs {
     pub device: Place,
     #[command(flatten)]
     pub(super) far: FarArgs,
+    /// Certificates.
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
     /// A digest is of so many bytes [default: 64K]
     #[arg(long, value_name = "SIZE", value_parser = value::block)]
     pub block: Option<BlockSize>,
@@ -371,6 +377,9 @@ pub struct DiffArgs {
     pub b: String,
     #[command(flatten)]
     pub(super) far: FarArgs,
+    /// Certificates.
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
     /// Blocks of the map [default: those of a manifest, or 64K]
     #[arg(long, value_name = "SIZE", value_parser = value::block)]
     pub block: Option<BlockSize>,

@@ -3,7 +3,7 @@
 use super::{DiffArgs, DigestArgs, How, output_to};
 use crate::base::units::show_size;
 use crate::base::{BlockSize, Class, Error, Id, Result};
-use crate::cli::far::{FarArgs, Place};
+use crate::cli::far::{FarArgs, Place, TlsArgs};
 use crate::cli::{Meter, Progress, ProgressTo};
 use crate::delta::Manifest;
 use crate::map::RangeSource;
@@ -46,7 +46,7 @@ impl Teller {
 /// `digest`: the manifest goes to the output; where that is a file, the root is printed.
 pub fn digest(args: &DigestArgs, how: How) -> Result<()> {
     let quiet = how.quiet;
-    let device = open(&args.device, &args.far)?;
+    let device = open(&args.device, &args.far, &args.tls)?;
     if how.dry_run {
         let block = args.block.unwrap_or(BlockSize::DEFAULT);
         let digests =
@@ -78,25 +78,25 @@ fn plan(output: Option<&Path>, replace: bool, what: &str) -> Result<()> {
     out.finish()
 }
 
-fn open(place: &Place, far: &FarArgs) -> Result<Device> {
+fn open(place: &Place, far: &FarArgs, tls: &TlsArgs) -> Result<Device> {
     match place {
-        Place::Here(device) => Device::open(device),
+        Place::Here(device) => Device::open_over(device, &tls.dial()),
         Place::Far(target) => Device::open_far(target, &far.reach(false)),
     }
 }
 
 /// What a name stands for: a file that begins like a manifest is one, unless it is written `file:PATH`.
-fn side(name: &str, far: &FarArgs) -> Result<Side> {
+fn side(name: &str, far: &FarArgs, tls: &TlsArgs) -> Result<Side> {
     if Manifest::is_one(Path::new(name)) {
         return Manifest::open(Path::new(name)).map(Side::Manifest);
     }
-    open(&name.parse()?, far).map(Side::Device)
+    open(&name.parse()?, far, tls).map(Side::Device)
 }
 
 /// `diff`: silent class `Differs` if anything does.
 pub fn diff(args: &DiffArgs, how: How) -> Result<()> {
     let quiet = how.quiet;
-    let (a, b) = (side(&args.a, &args.far)?, side(&args.b, &args.far)?);
+    let (a, b) = (side(&args.a, &args.far, &args.tls)?, side(&args.b, &args.far, &args.tls)?);
     let volumes = [a.volume(), b.volume()];
     let volume = match volumes {
         [a, b] if a == b || b.is_none() => a,

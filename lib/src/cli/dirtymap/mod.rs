@@ -20,6 +20,7 @@ use crate::base::units::show_size;
 use crate::base::{BlockSize, ByteRange, Class, Error, Id, Result};
 use crate::device::{FileDevice, Output};
 use crate::leg::LegDevice;
+use crate::leg::dial::Dial;
 use crate::map::convert::{self, Format};
 use crate::map::edit::{self, Mark};
 use crate::map::format::{Header, Identity};
@@ -154,7 +155,7 @@ pub fn create(args: &CreateArgs, how: How) -> Result<()> {
 pub(super) fn size_of(device: &LegDevice) -> Result<u64> {
     match device {
         LegDevice::File(path) => FileDevice::open_forced(path, false).map(|file| file.size()),
-        LegDevice::Nbd(uri) => open::connect(uri, &[]).map(|client| client.info().size),
+        LegDevice::Nbd(uri) => open::connect(uri, &[], &Dial::default()).map(|client| client.info().size),
     }
 }
 
@@ -291,7 +292,7 @@ pub fn fetch(args: &FetchArgs, how: How) -> Result<()> {
         size,
         block: args.block.unwrap_or(BlockSize::DEFAULT),
     };
-    write(open::fetch(&args.uri, context, identity)?, &args.out, how)
+    write(open::fetch(&args.uri, context, &args.tls.dial(), identity)?, &args.out, how)
 }
 
 /// Tells a person, unless they asked for silence.

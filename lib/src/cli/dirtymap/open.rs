@@ -3,6 +3,7 @@
 use crate::base::{ByteRange, Class, Error, Id, Name, Result, limits};
 use crate::cli::ask::REPLY;
 use crate::control::{self, MapOf, StateDir};
+use crate::leg::dial::Dial;
 use crate::map::ahead::Ahead;
 use crate::map::format::{Header, Identity};
 use crate::map::ops::Boxed;
@@ -129,17 +130,17 @@ pub fn not_of_a_leg(path: &Path) -> Result<()> {
 }
 
 /// Connects to an NBD server and asks for contexts.
-pub fn connect(uri: &str, contexts: &[&str]) -> Result<Blocking> {
+pub fn connect(uri: &str, contexts: &[&str], dial: &Dial) -> Result<Blocking> {
     let uri: NbdUri = uri.parse()?;
     let contexts: Vec<_> = contexts.iter().map(|&name| name.to_owned()).collect();
     let options = ClientOptions { export: uri.export.clone(), structured: !contexts.is_empty(), contexts };
-    Blocking::connect(&uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS))
+    dial.blocking(&uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS))
 }
 
 /// What a metadata context says about an export. Dirty is what does not read as zeroes (`base:allocation`), and
 /// what has any other flag than 0 (all others). Class `Connect` if the server does not have it.
-pub fn fetch(uri: &str, context: &str, identity: impl FnOnce(u64) -> Identity) -> Result<Boxed> {
-    let mut client = connect(uri, &[context])?;
+pub fn fetch(uri: &str, context: &str, dial: &Dial, identity: impl FnOnce(u64) -> Identity) -> Result<Boxed> {
+    let mut client = connect(uri, &[context], dial)?;
     let size = client.info().size;
     let identity = identity(size);
     identity.check(uri)?;

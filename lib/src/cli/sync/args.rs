@@ -3,7 +3,7 @@
 use super::place::{Place, few};
 use super::source::MapName;
 use crate::base::{Class, Error, Result};
-use crate::cli::far::FarArgs;
+use crate::cli::far::{FarArgs, TlsArgs};
 use crate::cli::{ProgressTo, value};
 use crate::leg::far::Reach;
 use crate::sync::plan::{Permit, Zeroes};
@@ -97,6 +97,9 @@ pub struct SyncArgs {
     /// How other machines are reached.
     #[command(flatten)]
     pub far: FarArgs,
+    /// Certificates.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Be the far end of a copy, on standard input and output
     #[arg(long, group = "act", conflicts_with_all = ["choice", "places", "digest", "delta", "stage", "dry_run"])]
     pub serve: bool,
@@ -181,7 +184,7 @@ impl SyncArgs {
 
     /// How other machines are reached.
     pub fn reach(&self) -> Reach {
-        self.far.reach(self.compress.is_some())
+        Reach { dial: self.tls.dial(), ..self.far.reach(self.compress.is_some()) }
     }
 
     /// What is overridden.

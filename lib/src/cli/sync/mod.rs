@@ -133,7 +133,7 @@ impl Copy {
             );
         }
         let keep = args.keep_map || args.dry_run || args.delta.as_deref() == Some(Path::new("-"));
-        let marks = args.map.as_ref().map(|name| Marks::open(name, keep)).transpose()?;
+        let marks = args.map.as_ref().map(|name| Marks::open(name, keep, &args.tls.dial())).transpose()?;
         let opening = |write| Opening {
             write,
             mounted: args.permit().mounted,

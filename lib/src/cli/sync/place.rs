@@ -104,7 +104,7 @@ impl Place {
     pub fn open(&self, opening: Opening, reach: &Reach) -> Result<Box<dyn End>> {
         Ok(match self {
             Self::Device(LegDevice::File(path)) => Box::new(FileEnd::open(path, opening)?),
-            Self::Device(LegDevice::Nbd(uri)) => Box::new(NbdEnd::open(uri, opening)?),
+            Self::Device(LegDevice::Nbd(uri)) => Box::new(NbdEnd::open_over(uri, opening, &reach.dial)?),
             Self::Far(target) => Box::new(SshEnd::open(target, reach, opening)?),
             Self::Command(command) => Box::new(NbdEnd::start(command, opening)?),
             Self::Null if opening.write => Box::new(NullEnd::new(opening.depth)),

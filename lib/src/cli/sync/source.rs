@@ -4,6 +4,7 @@ use crate::base::{BlockSize, ByteRange, Class, Error, Id, Result};
 use crate::cli::ask::REPLY;
 use crate::cli::dirtymap::{Named, fetch_context, open_map};
 use crate::control::{StateDir, Taken};
+use crate::leg::dial::Dial;
 use crate::map::format::Identity;
 use crate::map::{BlockSet, HeldMap, Source as _, stream};
 use std::fmt;
@@ -30,7 +31,8 @@ impl FromStr for MapName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text.starts_with("nbd://") || text.starts_with("nbd+unix://") {
+        if ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"].iter().any(|scheme| text.starts_with(scheme))
+        {
             let (uri, context) = text.split_once('#').unwrap_or((text, CONTEXT));
             uri.parse::<crate::nbd::uri::NbdUri>()?;
             return Ok(Self::Context { uri: uri.to_owned(), context: context.to_owned() });
@@ -75,7 +77,7 @@ enum Keeper {
 impl Marks {
     /// Opens a map; from here on marks that somebody else makes are not lost. With `keep`, or where marks cannot
     /// be taken out, they stay.
-    pub fn open(name: &MapName, keep: bool) -> Result<Self> {
+    pub fn open(name: &MapName, keep: bool, dial: &Dial) -> Result<Self> {
         match name {
             MapName::Named(Named::Path(path)) if !keep => {
                 let held = HeldMap::open(path)?;
@@ -101,7 +103,8 @@ impl Marks {
             }
             MapName::Context { uri, context } => {
                 let (volume, leg, block) = (Id::NONE, Id::NONE, BlockSize::DEFAULT);
-                let mut source = fetch_context(uri, context, |size| Identity { volume, leg, size, block })?;
+                let mut source =
+                    fetch_context(uri, context, dial, |size| Identity { volume, leg, size, block })?;
                 Self::read(&mut source)
             }
         }

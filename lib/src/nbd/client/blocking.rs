@@ -7,6 +7,7 @@ use super::assembly::{Assembly, PlainAssembly, ReadAssembly};
 use super::extents::StatusAssembly;
 use super::handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use super::replies::{Reply, ReplyParser};
+use super::secure::Secure;
 use super::violation;
 use crate::base::{ByteRange, Class, Error, Result};
 use crate::nbd::uri::NbdUri;
@@ -30,18 +31,28 @@ impl Blocking {
     /// a name, for which the system has its own limit), and later each request of its own. Errors: `Connect`,
     /// `Timeout`.
     pub fn connect(uri: &NbdUri, options: ClientOptions, deadline: Duration) -> Result<Self> {
-        if uri.tls {
-            return Err(Error::new(Class::Connect, format!("{uri}: TLS is not supported by this version")));
+        Self::connect_over(uri, options, None, deadline)
+    }
+
+    /// The same; a URI that wants TLS needs somebody who has it.
+    pub fn connect_over(
+        uri: &NbdUri,
+        options: ClientOptions,
+        tls: Option<&dyn Secure>,
+        deadline: Duration,
+    ) -> Result<Self> {
+        if uri.tls.is_some() && tls.is_none() {
+            return Err(Error::new(Class::Connect, format!("{uri}: connecting: TLS is not possible here")));
         }
         let mut wire = Wire::open(&uri.address, uri.to_string(), deadline)?;
-        let info = negotiate(&mut wire, options)?;
+        let info = negotiate(&mut wire, options, tls.filter(|_| uri.tls.is_some()))?;
         let parser = ReplyParser::new(info.structured);
         Ok(Self { wire, info, parser, cookie: 0, broken: false })
     }
 
     /// The open connection, with nothing in flight: its stream, what was received already, its name, what the
     /// server offers.
-    pub(super) fn into_parts(self) -> (stream::Stream, Vec<u8>, String, ServerInfo) {
+    pub(super) fn into_parts(self) -> (stream::Tunnelled, Vec<u8>, String, ServerInfo) {
         let (stream, received, name) = self.wire.into_parts();
         (stream, received, name, self.info)
     }
@@ -274,8 +285,11 @@ impl Blocking {
     }
 }
 
-fn negotiate(wire: &mut Wire, options: ClientOptions) -> Result<ServerInfo> {
+fn negotiate(wire: &mut Wire, options: ClientOptions, tls: Option<&dyn Secure>) -> Result<ServerInfo> {
     let mut shake = ClientHandshake::new(options);
+    if tls.is_some() {
+        shake = shake.over_tls();
+    }
     let mut out = Vec::new();
     loop {
         wire.receive().map_err(|e| connect_class(&wire.name, e))?;
@@ -287,6 +301,13 @@ fn negotiate(wire: &mut Wire, options: ClientOptions) -> Result<ServerInfo> {
         wire.received.drain(..consumed);
         match progress {
             ClientProgress::More => sent.map_err(|e| connect_class(&wire.name, e))?,
+            ClientProgress::StartTls => {
+                let begun = tls.map_or(Ok(()), |tls| wire.secure(tls));
+                begun.map_err(|e| connect_class(&wire.name, e))?;
+                shake.secured(&mut out);
+                wire.send(&out).map_err(|e| connect_class(&wire.name, e))?;
+                out.clear();
+            }
             ClientProgress::Ready(info) => return Ok(info),
         }
     }

@@ -44,6 +44,9 @@ pub struct ServerInfo {
 pub enum ClientProgress {
     /// All input was consumed; more is needed.
     More,
+    /// The server agrees to TLS: it begins now, and then [`ClientHandshake::secured`]. What was not consumed was sent
+    /// in the clear by nobody knows whom: a caller that finds anything gives up.
+    StartTls,
     /// What was not consumed belongs to the transmission phase.
     Ready(ServerInfo),
 }
@@ -72,6 +75,8 @@ enum Turn {
     Wait,
     /// The next state can begin.
     Again,
+    /// TLS begins.
+    StartTls,
     /// The export is open.
     Ready(ServerInfo),
 }
@@ -83,6 +88,8 @@ pub struct ClientHandshake {
     state: State,
     buffer: Vec<u8>,
     no_zeroes: bool,
+    /// Nothing is asked for before TLS is there.
+    tls: bool,
     negotiation: Negotiation,
 }
 
@@ -98,6 +105,7 @@ impl ClientHandshake {
             state: State::Magic,
             buffer: Vec::new(),
             no_zeroes: false,
+            tls: false,
             negotiation: Negotiation::new(options),
         }
     }
@@ -109,6 +117,18 @@ impl ClientHandshake {
         shake
     }
 
+    /// The same over TLS: that is asked for first, and a server that does not agree is given up (`nbd.md` case C4).
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// TLS is there: goes on with the first option, over it.
+    pub fn secured(&mut self, out: &mut Vec<u8>) {
+        self.negotiation.start(out);
+    }
+
     /// Takes what the server sent, in pieces of any size, and appends what is to be sent to `out`. Says how
     /// many bytes of `input` were taken: all of them, unless it is ready. An error (class `Connect`) is final;
     /// what is in `out` may still be sent, then the connection is closed.
@@ -118,6 +138,7 @@ impl ClientHandshake {
             match self.step(&mut rest, out) {
                 Ok(Turn::Wait) => return Ok((input.len() - rest.len(), ClientProgress::More)),
                 Ok(Turn::Again) => {}
+                Ok(Turn::StartTls) => return Ok((input.len() - rest.len(), ClientProgress::StartTls)),
                 Ok(Turn::Ready(info)) => {
                     self.end();
                     return Ok((input.len() - rest.len(), ClientProgress::Ready(info)));
@@ -156,13 +177,14 @@ impl ClientHandshake {
             State::Magic => self.magic(&mut fields)?,
             State::Flags => {
                 let flags = fields.u16().ok_or_else(short)?;
-                self.flags(flags, out);
+                self.flags(flags, out)?;
             }
             State::Header => self.header(&mut fields)?,
             State::Data { option, kind, .. } => {
                 self.state = State::Header;
                 match self.negotiation.reply(option, kind, &data, out)? {
                     Step::Wait => {}
+                    Step::StartTls => return Ok(Turn::StartTls),
                     Step::ExportName => self.export_name(out),
                     Step::Ready(info) => return Ok(Turn::Ready(info)),
                 }
@@ -187,6 +209,9 @@ impl ClientHandshake {
         }
         self.state = match fields.u64() {
             Some(wire::MAGIC_OPTION) => State::Flags,
+            Some(wire::MAGIC_OLDSTYLE) if self.tls => {
+                return Err(refused("TLS is wanted, and an oldstyle server has none"));
+            }
             Some(wire::MAGIC_OLDSTYLE) if self.negotiation.options.export.is_empty() => State::Old,
             Some(wire::MAGIC_OLDSTYLE) => {
                 // It has one export without a name; a wrong disk would be worse than none.
@@ -201,7 +226,10 @@ impl ClientHandshake {
     }
 
     /// Unknown flags of the server are ignored; only those that it offered are returned.
-    fn flags(&mut self, offered: u16, out: &mut Vec<u8>) {
+    fn flags(&mut self, offered: u16, out: &mut Vec<u8>) -> Result<()> {
+        if self.tls && offered & handshake::FIXED_NEWSTYLE == 0 {
+            return Err(refused("TLS is wanted, and a server without fixed newstyle negotiation has none"));
+        }
         let flags = offered & (handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES);
         self.no_zeroes = flags & handshake::NO_ZEROES != 0;
         out.extend_from_slice(&u32::from(flags).to_be_bytes());
@@ -209,8 +237,13 @@ impl ClientHandshake {
             self.export_name(out);
         } else {
             self.state = State::Header;
-            self.negotiation.start(out);
+            if self.tls {
+                self.negotiation.start_tls(out);
+            } else {
+                self.negotiation.start(out);
+            }
         }
+        Ok(())
     }
 
     fn export_name(&mut self, out: &mut Vec<u8>) {

@@ -7,6 +7,7 @@ mod handshake;
 mod negotiate;
 pub mod pipelined;
 pub mod replies;
+pub mod secure;
 
 pub use assembly::{Assembly, PlainAssembly, ReadAssembly};
 pub use blocking::Blocking;
@@ -14,6 +15,7 @@ pub use extents::StatusAssembly;
 pub use handshake::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 pub use pipelined::Pipelined;
 pub use replies::{Reply, ReplyParser};
+pub use secure::{Ending, Secure, Secured};
 
 use crate::base::{Class, Error};
 
@@ -25,3 +27,5 @@ fn violation(what: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -1,5 +1,5 @@
 //! Which option the client sends next, and what it believes of the replies (`proto.md`, "Option types",
-//! "Option reply types"). Order: extended headers where they are wanted, else structured replies, contexts, GO, and `EXPORT_NAME` where there is no GO.
+//! "Option reply types"). Order: TLS where it is wanted, extended headers where they are wanted, else structured replies, contexts, GO, and `EXPORT_NAME` where there is no GO.
 
 use super::handshake::{ClientOptions, ServerInfo, check_size, refused};
 use crate::base::{Result, limits};
@@ -12,6 +12,8 @@ use crate::nbd::wire::{self, TransmissionFlags, info, option, reply};
 pub(super) enum Step {
     /// The next reply.
     Wait,
+    /// The server waits for TLS to begin.
+    StartTls,
     /// There is no GO: open the export the old way.
     ExportName,
     /// The export is open.
@@ -59,6 +61,11 @@ impl Negotiation {
         } else {
             self.go(out);
         }
+    }
+
+    /// Asks for TLS, before anything else.
+    pub(super) fn start_tls(&mut self, out: &mut Vec<u8>) {
+        self.send(out, option::STARTTLS, &[]);
     }
 
     fn send(&mut self, out: &mut Vec<u8>, option: u32, data: &[u8]) {
@@ -121,6 +128,11 @@ impl Negotiation {
 
     fn acknowledged(&mut self, option: u32, out: &mut Vec<u8>) -> Result<Step> {
         match option {
+            option::STARTTLS => {
+                // Nothing more is believed of what comes in the clear.
+                self.pending = 0;
+                Ok(Step::StartTls)
+            }
             option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => {
                 self.extended = option == option::EXTENDED_HEADERS;
                 self.structured = true;
@@ -161,7 +173,7 @@ impl Negotiation {
             option::GO if kind == reply::ERR_UNSUP && !self.extended => return Ok(Step::ExportName),
             _ => {
                 wire::put_option(out, option::ABORT, &[]);
-                return Err(self.failure(kind, data));
+                return Err(if option == option::STARTTLS { no_tls(data) } else { self.failure(kind, data) });
             }
         }
         Ok(Step::Wait)
@@ -172,7 +184,7 @@ impl Negotiation {
             reply::ERR_POLICY => "forbidden by the server's policy",
             reply::ERR_INVALID => "the server calls the request invalid",
             reply::ERR_PLATFORM => "not supported on the server's platform",
-            reply::ERR_TLS_REQD => "the server requires TLS",
+            reply::ERR_TLS_REQD => "the server talks over TLS only, write nbds:",
             reply::ERR_UNKNOWN => "no such export",
             reply::ERR_SHUTDOWN => "the server is shutting down",
             reply::ERR_BLOCK_SIZE_REQD => "the server requires its block size to be obeyed",
@@ -250,6 +262,15 @@ impl Negotiation {
             max_payload: max.min(limits::NBD_PAYLOAD),
         })
     }
+}
+
+/// Whoever wants TLS goes nowhere without (`proto.md`, "Downgrade attacks").
+fn no_tls(data: &[u8]) -> crate::base::Error {
+    let said = text::clean(data);
+    let said = if said.is_empty() { said } else { format!(": it says: {said}") };
+    let mut error = refused(format_args!("TLS is wanted, and the server does not agree to it{said}"));
+    text::truncate(&mut error.message, limits::NBD_STRING);
+    error
 }
 
 /// Whether block sizes make sense ("Size constraints"); impossible ones are ignored, as libnbd does (C19).

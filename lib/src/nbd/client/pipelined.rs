@@ -4,7 +4,7 @@
 mod table;
 
 use super::assembly::{Assembly, PlainAssembly, ReadAssembly};
-use super::blocking::stream::Stream;
+use super::blocking::stream::Tunnelled;
 use super::extents::StatusAssembly;
 use super::handshake::{ClientOptions, ServerInfo};
 use super::replies::{Reply, ReplyParser};
@@ -34,7 +34,7 @@ pub struct Pipelined {
 
 #[derive(Debug)]
 struct Shared {
-    stream: Stream,
+    stream: Tunnelled,
     name: String,
     info: ServerInfo,
     timeout: Duration,
@@ -64,7 +64,12 @@ impl Pipelined {
     /// ([`limits::FLUSH_PATIENCE`] times as long for a flush). At most `depth` requests are in flight, further
     /// calls wait. Errors: `Connect`, `Timeout`.
     pub fn connect(uri: &NbdUri, options: ClientOptions, deadline: Duration, depth: usize) -> Result<Self> {
-        let (stream, early, name, info) = Blocking::connect(uri, options, deadline)?.into_parts();
+        Self::over(Blocking::connect(uri, options, deadline)?, deadline, depth)
+    }
+
+    /// The same over a connection that was just made.
+    pub fn over(connection: Blocking, deadline: Duration, depth: usize) -> Result<Self> {
+        let (stream, early, name, info) = connection.into_parts();
         stream.set_timeouts(TICK, deadline).map_err(|e| Error::io(&name, "setting a deadline", e))?;
         let table = Table::new(depth);
         let shared =
@@ -298,7 +303,10 @@ impl Shared {
             Ok(some) => Ok(some),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) if is_late(&error) => Err(self.late("sending")),
-            Err(error) => Err(Error::new(Class::Connect, format!("sending: {}", plain(&error)))),
+            Err(error) => {
+                let why = self.stream.why(&plain(&error));
+                Err(Error::new(Class::Connect, format!("sending: {why}")))
+            }
         }
     }
 
@@ -418,7 +426,10 @@ impl<'s> Receiver<'s> {
                 }
             }
             match got {
-                Ok(0) => return Err(Error::new(Class::Connect, "the server closed the connection")),
+                Ok(0) => {
+                    let why = self.shared.stream.why("the server closed the connection");
+                    return Err(Error::new(Class::Connect, why));
+                }
                 Ok(got) => return Ok(got),
                 Err(error) if error.kind() == ErrorKind::Interrupted || is_late(&error) => {}
                 Err(error) => {

@@ -20,7 +20,7 @@ fn server(serve: impl FnOnce(UnixStream) + Send + 'static) -> (tempfile::TempDir
         stream.write_all(&export).expect("export");
         serve(stream);
     });
-    (dir, NbdUri { address: Address::Unix(path), export: String::new(), tls: false }, thread)
+    (dir, NbdUri { address: Address::Unix(path), export: String::new(), tls: None }, thread)
 }
 
 fn request(stream: &mut UnixStream) -> Option<(Request, Vec<u8>)> {

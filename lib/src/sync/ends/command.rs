@@ -50,7 +50,7 @@ impl Started {
                 .map_err(|e| fail("starting it", e))
         });
         let child = started.inspect_err(|_| drop(std::fs::remove_dir_all(&directory)))?;
-        let uri = NbdUri { address: Address::Unix(path), export: String::new(), tls: false };
+        let uri = NbdUri { address: Address::Unix(path), export: String::new(), tls: None };
         Ok((Self { child, directory }, uri))
     }
 }

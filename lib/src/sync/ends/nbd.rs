@@ -3,6 +3,7 @@
 use super::command::Started;
 use crate::base::{ByteRange, Class, Error, Result, limits};
 use crate::device::FileDevice;
+use crate::leg::dial::Dial;
 use crate::nbd::client::{ClientOptions, Pipelined};
 use crate::nbd::uri::NbdUri;
 use crate::nbd::wire::TransmissionFlags;
@@ -31,6 +32,7 @@ pub struct NbdEnd {
     /// Further ones, each opened when there is work for it; empty where there was no way to.
     further: Vec<OnceLock<Option<Pipelined>>>,
     uri: NbdUri,
+    dial: Dial,
     /// Most requests in flight on a further connection.
     depth: usize,
     next: AtomicUsize,
@@ -50,19 +52,30 @@ impl NbdEnd {
     /// Connects to an export: several times if it says that it may be written to over several connections, or is
     /// only read. Classes: `Connect`, `Timeout`, `Usage` for a URI that is none.
     pub fn open(uri: &str, opening: Opening) -> Result<Self> {
-        Self::connect(&uri.parse()?, uri, None, opening)
+        Self::open_over(uri, opening, &Dial::default())
+    }
+
+    /// The same; this is how servers are reached.
+    pub fn open_over(uri: &str, opening: Opening, dial: &Dial) -> Result<Self> {
+        Self::connect(&uri.parse()?, uri, None, opening, dial)
     }
 
     /// Starts a server with its listening socket as descriptor 3 (`sd_listen_fds(3)`), and connects to it.
     pub fn start(command: &[String], opening: Opening) -> Result<Self> {
         let (server, uri) = Started::new(command)?;
         let name = format!("[ {} ]", command.join(" "));
-        Self::connect(&uri, &name, Some(server), opening)
+        Self::connect(&uri, &name, Some(server), opening, &Dial::default())
     }
 
-    fn connect(uri: &NbdUri, name: &str, server: Option<Started>, opening: Opening) -> Result<Self> {
+    fn connect(
+        uri: &NbdUri,
+        name: &str,
+        server: Option<Started>,
+        opening: Opening,
+        dial: &Dial,
+    ) -> Result<Self> {
         let wanted = opening.connections.max(1);
-        let first = again(uri, opening.depth)?;
+        let first = again(uri, opening.depth, dial)?;
         let info = first.info().clone();
         let several = info.flags.has(TransmissionFlags::CAN_MULTI_CONN) || !opening.write;
         let further = if several { wanted - 1 } else { 0 };
@@ -88,8 +101,21 @@ impl NbdEnd {
         let called = server.is_some().then(|| uri.to_string());
         let next = AtomicUsize::new(0);
         let further = std::iter::repeat_with(OnceLock::new).take(further).collect();
-        let (uri, depth) = (uri.clone(), opening.depth.div_ceil(wanted));
-        Ok(Self { first, further, uri, depth, next, facts, contexts, lost, full, called, _server: server })
+        let (uri, dial, depth) = (uri.clone(), dial.clone(), opening.depth.div_ceil(wanted));
+        Ok(Self {
+            first,
+            further,
+            uri,
+            dial,
+            depth,
+            next,
+            facts,
+            contexts,
+            lost,
+            full,
+            called,
+            _server: server,
+        })
     }
 
     /// The connection for the next request: in turn, of as many as are worth it by now.
@@ -103,7 +129,7 @@ impl NbdEnd {
     /// Opens a further connection. A server that takes no more of them still serves; one that is another disk by now
     /// does not.
     fn another(&self) -> Option<Pipelined> {
-        let another = again(&self.uri, self.depth).ok()?;
+        let another = again(&self.uri, self.depth, &self.dial).ok()?;
         let (is, was) = (another.info().size, self.facts.size);
         if is != was {
             let text = format!("{}: opening it again: {is} bytes now, {was} before", self.facts.name);
@@ -143,10 +169,10 @@ impl NbdEnd {
 }
 
 /// A connection to an export.
-fn again(uri: &NbdUri, depth: usize) -> Result<Pipelined> {
+fn again(uri: &NbdUri, depth: usize, dial: &Dial) -> Result<Pipelined> {
     let contexts = vec![ALLOCATION.to_owned()];
     let options = ClientOptions { export: uri.export.clone(), contexts, structured: true };
-    Pipelined::connect(uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS), depth)
+    dial.pipelined(uri, options, Duration::from_millis(limits::LEG_TIMEOUT_MS), depth)
 }
 
 impl End for NbdEnd {

@@ -256,6 +256,7 @@ impl Driver<'_> {
     fn prepare_growth(&self, asked: Option<u64>) -> impl FnOnce() -> Result<Option<Growth>> + Send + 'static {
         let (dir, size, block) = (self.dir.clone(), self.size, self.config.map_block);
         let (source, legs) = self.survey();
+        let dial = self.dial();
         let source = source.map(|leg| self.legs[leg].spec.name.clone());
         let of_legs = (self.legs.iter().zip(&self.maps))
             .filter(|(slot, _)| !slot.gone)
@@ -277,7 +278,9 @@ impl Driver<'_> {
                 let enough = known.filter(|known| asked.is_some_and(|asked| *known >= asked));
                 let found = match (enough, known) {
                     (Some(size), _) => size,
-                    (None, known) => super::super::probe::present_size(&leg).or_else(|e| known.ok_or(e))?,
+                    (None, known) => {
+                        super::super::probe::present_size(&leg, &dial).or_else(|e| known.ok_or(e))?
+                    }
                 };
                 sizes.push((leg.name.clone(), known, found));
             }
@@ -326,8 +329,9 @@ impl Driver<'_> {
         match &task.step {
             Step::Enlisting(spec, kept) => {
                 let (spec, kept, others) = (spec.clone(), kept.of(spec), self.specs());
+                let dial = self.dial();
                 self.workers.submit(move || Completion::Task {
-                    result: members::look_at(&others, &spec, size).and_then(|()| {
+                    result: members::look_at(&others, &spec, &dial, size).and_then(|()| {
                         let records = &mut *records.lock().unwrap_or_else(PoisonError::into_inner);
                         let (id, map) = members::enlist(&dir, records, &kept, &mut through)?;
                         Ok(Brought::Leg(id, put_to_use(map, durability)?))

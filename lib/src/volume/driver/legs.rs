@@ -3,17 +3,16 @@
 use super::buffers::Pool;
 use super::link::Ended;
 use super::local::{self, LocalLeg, Work, Worked};
-use super::remote::{self, RemoteLeg, Step, Terms};
+use super::remote::{self, RemoteLeg, Route, Step, Terms};
 use super::vouch::Vouching;
 use super::watch::Watch;
 use super::{Completion, Driver, LEG};
-use crate::base::{Address, Class, Error, Id, Result, limits};
+use crate::base::{Class, Error, Id, Result, limits};
 use crate::config::{MapDurability, VolumeConfig};
 use crate::control::EventKind;
 use crate::device::FileDevice;
 use crate::leg::{LegDevice, LegSpec, ReadPreference};
 use crate::nbd::TransmissionFlags;
-use crate::transport::{self, Endpoint};
 use crate::volume::core::{Caps, Config, Event, IoId, LegConfig, LegIx, Power, ReadWish, Rules};
 use crate::volume::options::ServeNotice;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -221,30 +220,26 @@ impl Driver<'_> {
 
     /// Begins with the present address of a remote leg.
     fn try_way(&mut self, leg: LegIx) {
-        let now_ms = self.now_ms();
+        let (now_ms, dial) = (self.now_ms(), self.dial());
         let slot = &mut self.legs[leg];
         let LegIo::Remote(remote) = &mut slot.io else { return };
-        let (tries, address) = remote.resolve(now_ms, &slot.spec);
-        if let Address::Unix(_) = address {
-            let endpoints = transport::resolve(&address);
-            return self.resolved(leg, tries, endpoints);
+        let (tries, uri) = remote.resolve(now_ms, &slot.spec);
+        if Route::is_at_hand(&uri) {
+            let route = Route::find(&uri, &dial);
+            return self.resolved(leg, tries, route);
         }
-        self.workers.submit(move || Completion::Resolved {
-            leg,
-            tries,
-            endpoints: transport::resolve(&address),
-        });
+        self.workers.submit(move || Completion::Resolved { leg, tries, route: Route::find(&uri, &dial) });
     }
 
     /// A host's name was looked up: connect.
-    pub(super) fn resolved(&mut self, leg: LegIx, tries: u64, endpoints: Result<Vec<Endpoint>>) {
+    pub(super) fn resolved(&mut self, leg: LegIx, tries: u64, route: Result<Route>) {
         let now_ms = self.now_ms();
         let Some(slot) = self.legs.get_mut(leg) else { return };
         let LegIo::Remote(remote) = &mut slot.io else { return };
         if !slot.trying || !remote.awaits(tries) {
             return;
         }
-        match endpoints.and_then(|endpoints| remote.connect(endpoints, now_ms, &slot.spec)) {
+        match route.and_then(|route| remote.connect(route, now_ms, &slot.spec)) {
             Ok(()) => self.await_connection(leg),
             Err(error) => self.no_way(leg, &error),
         }
@@ -286,7 +281,7 @@ impl Driver<'_> {
         self.event(EventKind::Address, Some(leg), &text);
     }
 
-    fn await_connection(&mut self, leg: LegIx) {
+    pub(super) fn await_connection(&mut self, leg: LegIx) {
         let LegIo::Remote(remote) = &self.legs[leg].io else { return };
         let Some(fd) = remote.fd() else { return };
         let (data, flags) =
@@ -378,6 +373,7 @@ impl Driver<'_> {
         let LegIo::Remote(remote) = &mut slot.io else { return };
         match remote.advance(&terms) {
             Step::Wait => {}
+            Step::StartTls => self.secure_leg(leg),
             Step::Ready(info) => {
                 let caps = remote::caps(&info);
                 let offer = Offer {
@@ -429,6 +425,7 @@ impl Driver<'_> {
             self.events.push(Event::Done { leg, session, io, result });
         }
         if let Some(error) = failed {
+            let error = self.explained(leg, error);
             self.lost(leg, &error);
         }
     }
@@ -485,7 +482,9 @@ impl Driver<'_> {
             if link.flush() {
                 self.wait_for(leg);
             } else {
-                self.lost(leg, &Error::new(Class::Connect, "sending: the server closed the connection"));
+                let error = Error::new(Class::Connect, "sending: the server closed the connection");
+                let error = self.explained(leg, error);
+                self.lost(leg, &error);
             }
         }
     }

@@ -140,7 +140,7 @@ enum Completion {
     /// A local leg was opened, or not.
     Opened { leg: LegIx, device: Result<crate::device::FileDevice> },
     /// A host's name was looked up.
-    Resolved { leg: LegIx, tries: u64, endpoints: Result<Vec<crate::transport::Endpoint>> },
+    Resolved { leg: LegIx, tries: u64, route: Result<remote::Route> },
     /// Blocks of a local leg were read, to compare another one with.
     Looked { leg: LegIx, serial: u32, of: LegIx, blocks: Vec<Option<vouch::Digest>> },
     /// The command for an event has ended.
@@ -211,6 +211,8 @@ struct Driver<'a> {
     doors: Vec<Door>,
     tls: Option<ServerTls>,
     tunnels: Tunnels,
+    /// Those to legs, for which no number of clients leaves no room.
+    leg_tunnels: Tunnels,
     listening: bool,
     /// The only client, until it is served.
     stdio: Option<OwnedFd>,
@@ -372,6 +374,7 @@ impl<'a> Driver<'a> {
             doors: setup.doors,
             tls: setup.tls,
             tunnels: Tunnels::new(limits::TLS_TUNNELS),
+            leg_tunnels: Tunnels::new(limits::TLS_LEG_TUNNELS),
             listening: false,
             only_client: setup.stdio.is_some(),
             refused_clients: 0,
@@ -562,7 +565,7 @@ impl<'a> Driver<'a> {
                     self.worked(leg, session, io, bytes, worked);
                 }
                 Completion::Opened { leg, device } => self.opened(leg, device),
-                Completion::Resolved { leg, tries, endpoints } => self.resolved(leg, tries, endpoints),
+                Completion::Resolved { leg, tries, route } => self.resolved(leg, tries, route),
                 Completion::Looked { leg, serial, of, blocks } => self.looked_at(leg, serial, of, &blocks),
                 Completion::Reread(prepared) => self.reloaded(*prepared),
                 Completion::Closed => {}

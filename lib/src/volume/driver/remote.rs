@@ -9,14 +9,17 @@ use super::exports::ALLOCATION;
 use super::link::Link;
 use crate::base::{Address, Class, Error, Result, limits};
 use crate::leg::LegSpec;
+use crate::leg::dial::Dial;
 use crate::nbd::client::{ClientHandshake, ClientOptions, ClientProgress, ServerInfo};
 use crate::nbd::{NbdUri, TransmissionFlags};
+use crate::transport::tls::{ClientTls, Ending, Tunnels};
 use crate::transport::{self, Endpoint};
 use crate::volume::core::Caps;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +33,10 @@ pub(super) struct RemoteLeg {
     state: State,
     /// Endpoints of this way that have not been tried in this attempt.
     others: VecDeque<Endpoint>,
+    /// What this way needs of TLS.
+    tls: Option<ClientTls>,
+    /// What becomes of the tunnel, where there is one.
+    ending: Option<Ending>,
     /// Bytes over the network of earlier connections.
     pub(super) received: u64,
     pub(super) sent: u64,
@@ -69,11 +76,33 @@ struct Opening {
     deadline_ms: u64,
 }
 
+/// Where a way leads, looked up.
+#[derive(Debug)]
+pub(super) struct Route {
+    endpoints: Vec<Endpoint>,
+    tls: Option<ClientTls>,
+}
+
+impl Route {
+    /// Looks it up, and reads the certificates that it needs. **May wait** for a name server.
+    pub(super) fn find(uri: &NbdUri, dial: &Dial) -> Result<Self> {
+        let tls = dial.tls(uri)?;
+        Ok(Self { endpoints: transport::resolve(&uri.address)?, tls })
+    }
+
+    /// Whether finding it waits for nobody.
+    pub(super) fn is_at_hand(uri: &NbdUri) -> bool {
+        uri.tls.is_none() && matches!(uri.address, Address::Unix(_))
+    }
+}
+
 /// What came of a step towards a connection.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Not there yet.
     Wait,
+    /// The socket goes to a tunnel now ([`RemoteLeg::secure`]).
+    StartTls,
     /// It is there.
     Ready(ServerInfo),
     /// It will not be.
@@ -101,6 +130,8 @@ impl RemoteLeg {
             pool: pool.clone(),
             state: State::Idle,
             others: VecDeque::new(),
+            tls: None,
+            ending: None,
             received: 0,
             sent: 0,
             next_cookie: 1,
@@ -165,10 +196,10 @@ impl RemoteLeg {
     }
 
     /// The host of the present address is to be looked up; what is found is believed with this number.
-    pub(super) fn resolve(&mut self, now_ms: u64, spec: &LegSpec) -> (u64, Address) {
+    pub(super) fn resolve(&mut self, now_ms: u64, spec: &LegSpec) -> (u64, NbdUri) {
         self.tries += 1;
         self.state = State::Resolving(deadline(now_ms, spec));
-        (self.tries, self.ways[self.at].uri.address.clone())
+        (self.tries, self.ways[self.at].uri.clone())
     }
 
     /// Whether what was looked up is still wanted.
@@ -206,10 +237,11 @@ impl RemoteLeg {
         matches!(self.state, State::Opening(_))
     }
 
-    /// Begins to connect to the first of these that answers.
-    pub(super) fn connect(&mut self, endpoints: Vec<Endpoint>, now_ms: u64, spec: &LegSpec) -> Result<()> {
+    /// Begins to connect to the first of its endpoints that answers.
+    pub(super) fn connect(&mut self, route: Route, now_ms: u64, spec: &LegSpec) -> Result<()> {
         self.close();
-        self.others = endpoints.into();
+        self.others = route.endpoints.into();
+        self.tls = route.tls;
         self.next_endpoint(now_ms, spec)
             .unwrap_or_else(|| Err(Error::new(Class::Connect, "connecting: the server has no address")))
     }
@@ -234,10 +266,12 @@ impl RemoteLeg {
         let export = self.ways[self.at].uri.export.clone();
         let options = ClientOptions { export, contexts, structured: true };
         let deadline_ms = deadline(now_ms, spec);
+        let machine = ClientHandshake::extended(options);
+        self.ending = None;
         self.state = State::Opening(Box::new(Opening {
             fd,
             connected: false,
-            machine: ClientHandshake::extended(options),
+            machine: if self.tls.is_some() { machine.over_tls() } else { machine },
             unsent: Vec::new(),
             deadline_ms,
         }));
@@ -256,11 +290,12 @@ impl RemoteLeg {
     pub(super) fn advance(&mut self, terms: &Terms) -> Step {
         let State::Opening(opening) = &mut self.state else { return Step::Wait };
         let ready = match opening.advance() {
-            Ok(None) => return Step::Wait,
-            Ok(Some(ready)) => ready,
+            Ok(Advanced::Wait) => return Step::Wait,
+            Ok(Advanced::StartTls) => return Step::StartTls,
+            Ok(Advanced::Ready(info, rest)) => (info, rest),
             Err(error) => {
                 self.state = State::Idle;
-                return Step::Failed(error);
+                return Step::Failed(self.explain(error));
             }
         };
         let State::Opening(opening) = std::mem::replace(&mut self.state, State::Idle) else {
@@ -272,6 +307,24 @@ impl RemoteLeg {
         }
         self.state = State::Up(Box::new(Link::new(opening.fd, &info, &rest, &self.pool, self.next_cookie)));
         Step::Ready(info)
+    }
+
+    /// The server has agreed to TLS: its socket goes to a tunnel, and the near side is waited for in its place.
+    pub(super) fn secure(&mut self, tunnels: &Tunnels, now_ms: u64) -> Result<()> {
+        let (State::Opening(opening), Some(tls)) = (&mut self.state, &self.tls) else { return Ok(()) };
+        let patience = Duration::from_millis(opening.deadline_ms.saturating_sub(now_ms));
+        let socket =
+            opening.fd.try_clone().map_err(|e| Error::os(Class::Busy, "server", "beginning TLS", e))?;
+        let (near, ending) = tunnels.dial(socket, tls, patience)?;
+        opening.fd = near;
+        opening.machine.secured(&mut opening.unsent);
+        self.ending = Some(ending);
+        Ok(())
+    }
+
+    /// Why the connection has failed: what TLS says of it, where it does.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        self.ending.as_ref().and_then(Ending::why).unwrap_or(error)
     }
 
     /// Ends the connection, or the attempt.
@@ -295,9 +348,17 @@ fn deadline(now_ms: u64, spec: &LegSpec) -> u64 {
     now_ms + limits::NBD_HANDSHAKE_MS.min(spec.timeout_ms.max(1))
 }
 
+/// How far an opening is.
+enum Advanced {
+    Wait,
+    StartTls,
+    /// The server's offer, and what it sent behind it.
+    Ready(ServerInfo, Vec<u8>),
+}
+
 impl Opening {
-    /// The server's offer and what it sent behind it, once it is complete.
-    fn advance(&mut self) -> Result<Option<(ServerInfo, Vec<u8>)>> {
+    /// As far as it goes without waiting.
+    fn advance(&mut self) -> Result<Advanced> {
         let failed = |doing: &str, e: Errno| Error::os(Class::Connect, "server", doing, e);
         if !self.connected {
             transport::finish(&self.fd)?;
@@ -308,15 +369,22 @@ impl Opening {
             self.send()?;
             let (n, _) = match recv(&self.fd, &mut piece[..], RecvFlags::empty()) {
                 Ok(got) => got,
-                Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return Ok(None),
+                Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return Ok(Advanced::Wait),
                 Err(e) => return Err(failed("negotiating", e)),
             };
             if n == 0 {
                 return Err(Error::new(Class::Connect, "server: negotiating: it closed the connection"));
             }
             let (taken, progress) = self.machine.feed(&piece[..n], &mut self.unsent)?;
-            if let ClientProgress::Ready(info) = progress {
-                return Ok(Some((info, piece[taken..n].to_vec())));
+            match progress {
+                ClientProgress::More => {}
+                ClientProgress::Ready(info) => return Ok(Advanced::Ready(info, piece[taken..n].to_vec())),
+                ClientProgress::StartTls if taken == n => return Ok(Advanced::StartTls),
+                // It may be anybody's (CVE-2021-3716).
+                ClientProgress::StartTls => {
+                    let text = "TLS: something was sent in the clear behind the server's consent";
+                    return Err(Error::new(Class::Connect, text));
+                }
             }
         }
     }

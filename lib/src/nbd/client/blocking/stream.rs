@@ -1,9 +1,11 @@
 //! A stream every wait of which is bounded.
 
 use crate::base::{Address, Class, Error, Result};
+use crate::nbd::client::secure::{Ending, Secure, Secured};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::{IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -23,10 +25,17 @@ pub(in crate::nbd::client) enum Stream {
     Unix(UnixStream),
 }
 
+/// A stream, and what becomes of the TLS over it; dropped in this order.
+#[derive(Debug)]
+pub(in crate::nbd::client) struct Tunnelled {
+    stream: Stream,
+    ending: Option<Box<dyn Ending>>,
+}
+
 /// A stream, its name for messages, what was received and not yet used, and until when to wait.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: Stream,
+    stream: Tunnelled,
     pub(super) name: String,
     pub(super) received: Vec<u8>,
     timeout: Duration,
@@ -92,15 +101,37 @@ fn left(until: Instant) -> std::io::Result<Duration> {
 
 impl Wire {
     /// The stream, and what was received and not yet used.
-    pub(in crate::nbd::client) fn into_parts(self) -> (Stream, Vec<u8>, String) {
+    pub(in crate::nbd::client) fn into_parts(self) -> (Tunnelled, Vec<u8>, String) {
         (self.stream, self.received, self.name)
     }
 
     /// Connects within `timeout`, which then bounds each exchange that begins with [`Wire::begin`].
     pub(super) fn open(address: &Address, name: String, timeout: Duration) -> Result<Self> {
         let until = Instant::now() + timeout;
-        let stream = open(address, until)?;
+        let stream = Tunnelled { stream: open(address, until)?, ending: None };
         Ok(Self { stream, name, received: Vec::new(), timeout, until })
+    }
+
+    /// Puts TLS over it, within what is left of the time. What came behind the server's consent may be anybody's, and
+    /// is the end (CVE-2021-3716).
+    pub(super) fn secure(&mut self, tls: &dyn Secure) -> Result<()> {
+        if !self.received.is_empty() {
+            return Err(Error::new(
+                Class::Connect,
+                "TLS: something was sent in the clear behind the consent",
+            ));
+        }
+        let failed = |e: std::io::Error| Error::os(Class::Connect, "TLS", "beginning it", e);
+        let patience = left(self.until).map_err(failed)?;
+        let socket = match &self.stream.stream {
+            Stream::Tcp(stream) => stream.try_clone().map(OwnedFd::from),
+            Stream::Unix(stream) => stream.try_clone().map(OwnedFd::from),
+        };
+        let Secured { socket, ending } = tls.secure(socket.map_err(failed)?, patience)?;
+        let near = UnixStream::from(socket);
+        near.set_nonblocking(false).map_err(failed)?;
+        self.stream = Tunnelled { stream: Stream::Unix(near), ending: Some(ending) };
+        Ok(())
     }
 
     /// Begins an exchange: its deadline.
@@ -113,12 +144,12 @@ impl Wire {
             let seconds = self.timeout.as_secs_f64();
             return Error::new(Class::Timeout, format!("{doing}: no answer within {seconds} s"));
         }
-        Error::new(Class::Io, format!("{doing}: {}", crate::base::error::plain(error)))
+        Error::new(Class::Io, format!("{doing}: {}", self.stream.why(&crate::base::error::plain(error))))
     }
 
     pub(super) fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            match self.stream.write_some(bytes, self.until) {
+            match self.stream.stream.write_some(bytes, self.until) {
                 Ok(0) => return Err(self.failed("sending", &std::io::ErrorKind::WriteZero.into())),
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -153,15 +184,32 @@ impl Wire {
 
     fn some(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
-            match self.stream.read_some(buf, self.until) {
+            match self.stream.stream.read_some(buf, self.until) {
                 Ok(0) => {
-                    return Err(Error::new(Class::Io, "receiving: the server closed the connection"));
+                    let why = self.stream.why("the server closed the connection");
+                    return Err(Error::new(Class::Io, format!("receiving: {why}")));
                 }
                 Ok(got) => return Ok(got),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed("receiving", &error)),
             }
         }
+    }
+}
+
+impl Tunnelled {
+    /// Why it has ended: what TLS says, or what the system said.
+    pub(in crate::nbd::client) fn why(&self, otherwise: &str) -> String {
+        let why = self.ending.as_ref().and_then(|ending| ending.why());
+        why.map_or_else(|| otherwise.to_owned(), |why| why.message)
+    }
+}
+
+impl std::ops::Deref for Tunnelled {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
     }
 }
 
