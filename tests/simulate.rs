@@ -18,6 +18,8 @@ mod checker;
 mod client;
 #[path = "simulate/driver.rs"]
 mod driver;
+#[path = "simulate/grow.rs"]
+mod grow;
 #[path = "simulate/leg.rs"]
 mod leg;
 #[path = "simulate/members.rs"]

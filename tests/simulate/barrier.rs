@@ -91,7 +91,7 @@ impl World<'_> {
                 && !self.legs[*leg].failed_flush
         };
         for leg in (0..self.legs.len()).filter(sound) {
-            for (at, cell) in self.legs[leg].storage.cells.iter().enumerate() {
+            for (at, cell) in self.legs[leg].storage.cells[..self.registers.len()].iter().enumerate() {
                 if cell.reverted || crate::verify::is_bogus(cell.visible()) {
                     continue;
                 }

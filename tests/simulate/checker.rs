@@ -36,6 +36,11 @@ impl Checker {
     pub fn new(legs: usize, cells: usize) -> Self {
         Self { seen: vec![vec![Seen::default(); cells]; legs] }
     }
+
+    /// Nothing was checked of the cells from this one on.
+    pub fn forget(&mut self, from: usize) {
+        self.seen.iter_mut().for_each(|leg| leg[from..].fill(Seen::default()));
+    }
 }
 
 impl World<'_> {

@@ -92,6 +92,7 @@ impl World<'_> {
                 };
                 self.commands.0.swap_remove(at);
                 self.taken(*id, result.is_ok());
+                self.widened(*id, result.is_ok());
                 self.verified(*id, result.is_ok())?;
                 self.barrier_answered(*id, *result)?;
             }
@@ -213,7 +214,7 @@ impl World<'_> {
 
     /// Whether a cell is marked in a leg's map as the next start would believe it.
     pub fn marked(&self, leg: usize, cell: usize) -> bool {
-        self.maps[leg].has(cell / BLOCK_CELLS, self.boot)
+        self.maps[leg].has(cell / BLOCK_CELLS, self.boot) || self.marked_by_growth(Some(leg), cell)
     }
 
     /// Legs that are in sync on disk.

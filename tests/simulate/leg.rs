@@ -52,11 +52,11 @@ pub struct Leg {
 }
 
 impl Leg {
-    /// Fresh and zero.
-    pub fn new(plan: LegPlan, cells: usize) -> Self {
+    /// Fresh and zero, but for what is behind the end of the volume.
+    pub fn new(plan: LegPlan, cells: usize, behind: impl Iterator<Item = u32>) -> Self {
         Self {
             plan,
-            storage: Storage::new(cells),
+            storage: Storage::new(cells, behind),
             session: Session::None,
             ended: 0,
             sessions: 0,

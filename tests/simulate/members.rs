@@ -25,7 +25,12 @@ impl World<'_> {
 
     /// Removal, step 1: the core is asked to let it go durably.
     pub fn remove_leg(&mut self, leg: usize) {
-        if self.core.is_none() || self.stopping.is_some() || self.is_gone(leg) || !self.served {
+        if self.core.is_none()
+            || self.stopping.is_some()
+            || self.is_gone(leg)
+            || !self.served
+            || self.grower.busy()
+        {
             return;
         }
         self.command(Command::Retire(leg));
@@ -52,7 +57,7 @@ impl World<'_> {
         if known || busy || !self.served || self.stopping.is_some() || !self.is_gone(leg) {
             return;
         }
-        if self.legs[leg].session != Session::None {
+        if self.legs[leg].session != Session::None || self.grower.busy() {
             return;
         }
         self.members[leg] += 1;

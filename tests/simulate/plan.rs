@@ -36,6 +36,8 @@ pub struct LegPlan {
 pub struct Setup {
     /// Size in cells.
     pub cells: usize,
+    /// Cells that it may grow by.
+    pub room: usize,
     /// The legs in the configured order.
     pub legs: Vec<LegPlan>,
     /// Floor of the in-sync set.
@@ -168,6 +170,11 @@ pub enum Trouble {
         /// Until they are confirmed or given back.
         wait_ms: u64,
     },
+    /// An administrator makes the volume larger.
+    Grow {
+        /// By so many cells.
+        cells: usize,
+    },
     /// Somebody lets nothing be written.
     Barrier {
         /// At most.
@@ -268,6 +275,22 @@ impl Plan {
             let (for_ms, hold_ms) = (barriers.between(50, 1500), barriers.below(600));
             things.push((barriers.below(at + 1), Thing::Trouble(Trouble::Barrier { for_ms, hold_ms })));
         }
+        let mut grows = Random::new(seed ^ 0x6203);
+        if grows.chance(profile.grows) {
+            for _ in 0..grows.between(1, 3) {
+                let cells = grows.between(1, 12) as usize;
+                setup.room += cells;
+                things.push((grows.below(at + 1), Thing::Trouble(Trouble::Grow { cells })));
+            }
+            // Some of it is asked for before it is there, and is not asked then.
+            for _ in 0..grows.between(10, 60) {
+                let from = setup.cells + grows.index(setup.room);
+                let count = (grows.between(1, 6) as usize).min(setup.cells + setup.room - from);
+                let ask = grows.weighted(&[(3, Ask::Read), (2, Ask::Write { fua: false })]);
+                let connection = grows.index(setup.connections);
+                things.push((grows.below(at + 1), Thing::Ask { connection, ask, from, count }));
+            }
+        }
         setup.corrupt = verifies.chance(profile.corrupt.0);
         setup.corrupt_crash = verifies.chance(profile.corrupt.1);
         things.sort_by_key(|t| t.0);
@@ -295,6 +318,7 @@ fn setup(random: &mut Random, profile: &Profile) -> Setup {
         .collect();
     Setup {
         cells: random.between(24, 64) as usize,
+        room: 0,
         legs,
         min_legs: if random.chance(profile.min_legs) { 2 } else { 1 },
         policy: random.weighted(&[

@@ -44,6 +44,8 @@ pub struct Profile {
     pub rotations: (u64, u64),
     /// Barriers, from and to.
     pub barriers: (u64, u64),
+    /// The volume grows, of 1000.
+    pub grows: u64,
     /// Comparisons of the legs, from and to.
     pub verifies: (u64, u64),
     /// A leg is corrupted at the end, and the process may die in the repair; of 1000.
@@ -73,6 +75,7 @@ impl Default for Profile {
             admin: [3, 3, 2, 4, 1, 1, 2, 3, 1],
             rotations: (2, 10),
             barriers: (0, 2),
+            grows: 250,
             verifies: (0, 2),
             corrupt: (150, 400),
             away_ms: 1200,
@@ -156,6 +159,17 @@ impl Profile {
             // Comparisons beside many writes of the same blocks.
             Rule::VerifyLocks | Rule::VerifySecondLook => Self { verifies: (10, 30), hot: 850, ..base },
             Rule::BarrierHolds | Rule::BarrierFlushes => Self { barriers: (10, 20), ..base },
+            Rule::GrowMissing | Rule::GrowTracks => Self { grows: 1000, rotations: (10, 30), ..base },
+            // Copies under way everywhere.
+            Rule::GrowSpoils => Self {
+                grows: 1000,
+                legs: (3, 4),
+                late_leg: 500,
+                hot: 100,
+                admin: [1, 1, 1, 30, 0, 0, 0, 0, 0],
+                troubles: (8, 16),
+                ..base
+            },
             // Deaths in repairs.
             Rule::VerifyLeavesFirst => Self { corrupt: (1000, 1000), min_legs: 0, ..base },
             Rule::TrackerFirst | Rule::TrackerInFlight => Self { rotations: (10, 30), ..base },

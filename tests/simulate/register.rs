@@ -70,6 +70,18 @@ impl Default for Register {
 }
 
 impl Register {
+    /// Nobody has written here: any of these may be read, one of them for good.
+    pub fn holding(any: Vec<u32>) -> Self {
+        let mut register = Self::default();
+        let zero = register.values.remove(0);
+        for id in any {
+            if register.values.iter().all(|value| value.id != id) {
+                register.values.push(Value { id, ..zero.clone() });
+            }
+        }
+        register
+    }
+
     fn find(&mut self, id: u32) -> Option<&mut Value> {
         self.changes += 1;
         self.values.iter_mut().rev().find(|v| v.id == id)

@@ -78,6 +78,8 @@ impl World<'_> {
                     && l.connected
                     && l.missing_bytes + l.held_bytes + l.rewrite_bytes == 0
             });
+        // With a floor it waits for the next start.
+        let quiet = quiet && !self.grower.busy() && (self.grower.is_over() || self.plan.setup.min_legs > 1);
         if self.verifier_is_at_work() || (quiet && self.clients.idle() && self.inbox.is_empty()) {
             if !self.verify_at_end(&status)? {
                 return self.bounded(SETTLE_MS, "verify and repair do not end");
@@ -88,6 +90,9 @@ impl World<'_> {
         // Once a second an administrator looks after what is out.
         if self.now >= self.phase_at.0 + 1000 * (self.phase_at.1 + 1) {
             self.phase_at.1 += 1;
+            if !self.grower.is_over() {
+                self.grow(0);
+            }
             for (leg, status) in status.legs.iter().enumerate() {
                 match status.state {
                     LegState::Gone => {}
@@ -120,7 +125,7 @@ impl World<'_> {
         }
         if self.phase_at.1 < FLUSHES + 1 {
             self.phase_at.1 = FLUSHES + 1;
-            let cells = self.registers.len();
+            let cells = self.grower.cells;
             for from in (0..cells).step_by(7) {
                 self.clients.queue(0, Ask::Read, from, 7.min(cells - from));
             }
@@ -148,7 +153,7 @@ impl World<'_> {
             if !records.in_sync || records.inconsistent {
                 return Err(self.violation("5 one order", format!("leg {leg} ends as {records:?}")));
             }
-            for at in 0..self.registers.len() {
+            for at in 0..self.grower.cells {
                 let value = self.legs[leg].storage.cells[at].stable;
                 let other = self.legs[members[0]].storage.cells[at].stable;
                 if value != other {

@@ -38,6 +38,8 @@ pub enum Entry {
     PersistDone(u64, u32, bool),
     /// What was taken from the tracker is confirmed, or given back, by this process.
     Confirm(u32),
+    /// The next part of a growth of this process.
+    Grow(u32),
     /// Whoever holds writes of this process is done.
     EndBarrier(u32),
     /// This process dies.
@@ -99,6 +101,36 @@ impl MapFile {
             let next = |run: usize| runs.states.get(run).map_or(0, |states| runs.first[run] + states.len());
             runs.first = (0..self.bits.len().div_ceil(runs.size)).map(next).collect();
             runs.states = self.bits.chunks(runs.size).map(|run| vec![run.to_vec()]).collect();
+        }
+    }
+
+    /// It is longer from now on, durably, and marked from block `from` on: also what may be on the media already.
+    pub fn grow(&mut self, blocks: usize, from: usize) {
+        let old = self.bits.len();
+        self.bits.resize(blocks, false);
+        self.told.resize(blocks, false);
+        self.bits[from.min(blocks)..].fill(true);
+        self.late.retain(|block| (*block as usize) < from);
+        let Some(runs) = &mut self.runs else { return };
+        for (run, bits) in self.bits.chunks(runs.size).enumerate() {
+            let first = run * runs.size;
+            if first >= old {
+                runs.states.truncate(run.max(old.div_ceil(runs.size)));
+            }
+            let Some(states) = runs.states.get_mut(run) else {
+                runs.states.push(vec![bits.to_vec()]);
+                runs.first.push(0);
+                continue;
+            };
+            for state in states {
+                let had = state.len();
+                state.extend_from_slice(&bits[had..]);
+                state
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(at, _)| first + at >= from)
+                    .for_each(|(_, bit)| *bit = true);
+            }
         }
     }
 

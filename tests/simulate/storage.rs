@@ -61,9 +61,10 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// All zero.
-    pub fn new(cells: usize) -> Self {
-        Self { cells: vec![Cell { changes: 1, ..Cell::default() }; cells] }
+    /// All zero; behind that what `behind` says.
+    pub fn new(cells: usize, behind: impl Iterator<Item = u32>) -> Self {
+        let cell = |stable| Cell { stable, changes: 1, ..Cell::default() };
+        Self { cells: std::iter::repeat_n(0, cells).chain(behind).map(cell).collect() }
     }
 
     /// Writes one cell, into the cache or through it.

@@ -33,7 +33,7 @@ impl Tracked {
     pub fn new(plan: &Plan) -> Self {
         let blocks = plan.setup.cells.div_ceil(BLOCK_CELLS);
         let map = MapFile::new(vec![false; blocks], plan.setup.power.map(|power| power.run_blocks));
-        let copy = vec![0; plan.setup.cells];
+        let copy = vec![0; plan.setup.cells + plan.setup.room];
         Self { random: Random::new(plan.seed ^ 0x7AC4), map, copy, taking: None, taken: false }
     }
 
@@ -118,7 +118,7 @@ impl World<'_> {
         if self.tracked.random.chance(750) {
             return self.ask_tracker(TrackerAsk::Confirm);
         }
-        let half = self.tracked.map.bits.len() as u64 / 2;
+        let half = self.grower.cells.div_ceil(BLOCK_CELLS) as u64 / 2;
         self.ask_tracker(TrackerAsk::Copied { from: 0, to: half });
         self.ask_tracker(TrackerAsk::GiveBack);
     }
@@ -134,16 +134,21 @@ impl World<'_> {
         let Some(core) = &self.core else { return };
         if self.tracked.random.chance(800) {
             let marks = core.tracker_image(NUMBER);
-            for (block, bit) in self.tracked.map.bits.iter_mut().enumerate() {
+            // While the volume grows the map may be the longer one.
+            for (block, bit) in self.tracked.map.bits.iter_mut().enumerate().take(marks.blocks() as usize) {
                 *bit = marks.contains(block as u64);
             }
             self.tracked.map.changed();
         }
     }
 
+    fn is_tracked(&self, cell: usize) -> bool {
+        self.tracked.marked(cell, self.boot) || self.marked_by_growth(None, cell)
+    }
+
     /// A client's write is about to be sent to a leg.
     pub fn check_tracker_write(&self, from: usize, count: usize) -> Check {
-        match (from..from + count).find(|cell| !self.tracked.marked(*cell, self.boot)) {
+        match (from..from + count).find(|cell| !self.is_tracked(*cell)) {
             Some(cell) => {
                 Err(self
                     .violation("2 mark first", format!("cell {cell} is written, the tracker has no mark")))
@@ -155,7 +160,7 @@ impl World<'_> {
     /// A client has read this.
     pub fn check_tracker_read(&self, cell: usize, value: u32) -> Check {
         let held = self.tracked.copy[cell];
-        if held == value || self.tracked.marked(cell, self.boot) {
+        if held == value || self.is_tracked(cell) {
             return Ok(());
         }
         let text = format!("cell {cell} reads as {value}, the copy has {held}, and the tracker no mark");

@@ -43,6 +43,7 @@ impl World<'_> {
             Trouble::Strays { leg, count } => self.strays(*leg, *count),
             Trouble::BadMaps { for_ms } => self.bad_maps_until = self.now + for_ms,
             Trouble::Rotate { wait_ms } => self.rotate(*wait_ms),
+            Trouble::Grow { cells } => self.grow(*cells),
             Trouble::Barrier { for_ms, hold_ms } => self.barrier(*for_ms, *hold_ms),
             Trouble::Verify { from } => self.verify(*from),
             Trouble::Admin(command) => {
@@ -133,6 +134,7 @@ impl World<'_> {
         self.retiring.clear();
         self.tracked.end();
         self.verifier.end();
+        self.grower.end();
         self.holder = crate::barrier::Holder::default();
         self.syncing = None;
         self.stopping = None;

@@ -134,7 +134,7 @@ impl World<'_> {
                 let leg = good[self.verifier.random.index(good.len())];
                 let others: Vec<usize> = good.into_iter().filter(|other| *other != leg).collect();
                 let from = others[self.verifier.random.index(others.len())];
-                let at = self.verifier.random.index(self.registers.len());
+                let at = self.verifier.random.index(self.grower.cells);
                 if (0..self.legs.len()).any(|leg| self.marked(leg, at)) {
                     // A crash before the leg has left would be free to elect it, whatever it holds there.
                     self.verifier.over |= self.now > self.phase_at.0 + 20_000;
@@ -178,7 +178,7 @@ impl World<'_> {
             return;
         };
         for _ in 0..3 {
-            let at = self.verifier.random.index(self.registers.len());
+            let at = self.verifier.random.index(self.grower.cells);
             if at / BLOCK_CELLS == block {
                 continue;
             }

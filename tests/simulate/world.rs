@@ -5,6 +5,7 @@
 
 use crate::checker::Checker;
 use crate::client::Clients;
+use crate::grow::{Grower, junk};
 use crate::leg::{Leg, Request};
 use crate::plan::{BLOCK_CELLS, CELL, Moment, Plan, Thing, Trouble};
 use crate::random::Random;
@@ -40,6 +41,8 @@ pub struct World<'a> {
     pub tracked: Tracked,
     /// Who holds writes.
     pub holder: crate::barrier::Holder,
+    /// Who makes the volume larger.
+    pub grower: Grower,
     /// Who compares the legs.
     pub verifier: Verifier,
     /// Their records.
@@ -110,7 +113,13 @@ impl<'a> World<'a> {
     pub fn new(plan: &'a Plan, rules: Rules, trace: bool) -> Self {
         let setup = &plan.setup;
         let blocks = setup.cells.div_ceil(BLOCK_CELLS);
-        let legs: Vec<Leg> = setup.legs.iter().map(|l| Leg::new(l.clone(), setup.cells)).collect();
+        let most = setup.cells + setup.room;
+        let legs: Vec<Leg> = setup
+            .legs
+            .iter()
+            .enumerate()
+            .map(|(ix, l)| Leg::new(l.clone(), setup.cells, (setup.cells..most).map(move |at| junk(ix, at))))
+            .collect();
         let maps = setup
             .legs
             .iter()
@@ -128,6 +137,7 @@ impl<'a> World<'a> {
             maps,
             tracked: Tracked::new(plan),
             holder: crate::barrier::Holder::default(),
+            grower: Grower::new(plan),
             verifier: Verifier::new(plan),
             disk: Disk { legs: records.collect(), generation: 1, left_at: vec![None; legs.len()] },
             pending: None,
@@ -147,7 +157,7 @@ impl<'a> World<'a> {
             actions: Vec::new(),
             last_step: 0,
             data: HashMap::new(),
-            clients: Clients::new(setup.connections, setup.cells),
+            clients: Clients::new(setup.connections, most),
             registers: vec![Register::default(); setup.cells],
             announced: 0,
             leaves: 0,
@@ -158,7 +168,7 @@ impl<'a> World<'a> {
             commands: (Vec::new(), 0),
             phase: Phase::Running,
             phase_at: (0, 0),
-            checker: Checker::new(legs.len(), setup.cells),
+            checker: Checker::new(legs.len(), most),
             legs,
             rules,
             trace: trace.then(Vec::new),
@@ -221,6 +231,8 @@ impl<'a> World<'a> {
         let plan = self.plan;
         match *entry {
             Entry::Thing(ix) => match &plan.things[ix].1 {
+                // It has not grown yet.
+                Thing::Ask { from, count, .. } if from + count > self.grower.cells => {}
                 Thing::Ask { connection, ask, from, count } => {
                     self.clients.queue(*connection, *ask, *from, *count);
                     self.issue(*connection);
@@ -243,6 +255,7 @@ impl<'a> World<'a> {
             Entry::MapsSynced(seq, incarnation) => self.maps_synced(seq, incarnation),
             Entry::Confirm(incarnation) => self.confirm(incarnation),
             Entry::Start => self.start(),
+            Entry::Grow(incarnation) => self.grow_step(incarnation),
             Entry::EndBarrier(incarnation) => self.end_barrier(incarnation),
             Entry::Die(incarnation) => self.die(incarnation),
             Entry::LateClear(leg) => self.late_clear(leg),
@@ -262,11 +275,15 @@ impl<'a> World<'a> {
             return;
         }
         self.start_at = None;
+        if !self.resume_growth() {
+            return self.start_in(5);
+        }
         self.incarnation += 1;
         (self.served, self.elected) = (false, None);
         self.announced = self.next_stamp();
         let setup = &self.plan.setup;
-        let blocks = setup.cells.div_ceil(BLOCK_CELLS) as u64;
+        let cells = self.grower.cells;
+        let blocks = cells.div_ceil(BLOCK_CELLS) as u64;
         let mut begin = Vec::new();
         for (ix, map) in self.maps.iter_mut().enumerate() {
             if !map.clean && map.boot != self.boot && map.runs.is_none() {
@@ -291,7 +308,7 @@ impl<'a> World<'a> {
             map.boot = self.boot;
         }
         let config = Config {
-            size: setup.cells as u64 * CELL,
+            size: cells as u64 * CELL,
             block: BlockSize::new(BLOCK_CELLS as u64 * CELL).expect("a legal size"),
             min_legs: setup.min_legs,
             read_policy: setup.policy,

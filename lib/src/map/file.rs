@@ -60,11 +60,20 @@ impl Marks {
     }
 
     /// Makes the bits those of a set of the same volume. Words that are right already are not stored, so that
-    /// their pages stay clean.
+    /// their pages stay clean. While the volume grows the map may be the longer one: the rest of it stays as it is.
     pub fn store(&mut self, set: &BlockSet) {
-        assert_eq!(set.blocks(), self.blocks, "the set of another volume");
-        for (bytes, word) in self.bits.bytes_mut().chunks_exact_mut(8).zip(set.words()) {
-            let word = word.to_le_bytes();
+        assert!(set.blocks() <= self.blocks, "the set of another volume");
+        let ours = set.words().len() as u64 * 64;
+        for (at, (bytes, word)) in (0u64..).zip(self.bits.bytes_mut().chunks_exact_mut(8).zip(set.words())) {
+            let mut word = word.to_le_bytes();
+            let last = (at + 1) * 64 == ours;
+            if last && !set.blocks().is_multiple_of(64) {
+                // Blocks of this word that the set does not know.
+                let known = (1u64 << (set.blocks() % 64)) - 1;
+                for ((new, old), known) in word.iter_mut().zip(&*bytes).zip(known.to_le_bytes()) {
+                    *new = *new & known | *old & !known;
+                }
+            }
             if *bytes != word {
                 bytes.copy_from_slice(&word);
             }

@@ -167,26 +167,31 @@ pub(super) fn go_on(
     for (leg, record) in records.records.iter().enumerate() {
         let path = dir.map(&record.name);
         if path.exists() {
-            let mut map = MapFile::open(&path)?;
-            if map.header().identity.size < growth.to {
-                let missing = Some(leg) != source;
-                map.grow(growth.to, growth.area(record.block, missing), missing)?;
-            }
+            grow_map(&mut MapFile::open(&path)?, growth, Some(leg) != source)?;
         }
     }
     for name in dir.trackers()? {
         // One that is damaged is made again by the same start, all marked.
-        if let Ok(mut map) = MapFile::open(&dir.tracker(&name))
-            && map.header().identity.size < growth.to
-        {
-            let area = growth.area(map.header().identity.block, true);
-            map.grow(growth.to, area, true)?;
+        if let Ok(mut map) = MapFile::open(&dir.tracker(&name)) {
+            grow_map(&mut map, growth, true)?;
         }
     }
     at(4)?;
     record(records, growth)?;
     at(5)?;
     done(dir)
+}
+
+/// Step 2 of a start. A map that has its length already is marked again: the source may be another one than it was, and
+/// a flush, or a tracker's confirmation, may have cleared the block that the old end cuts before the core knew of its
+/// new part. What is marked on the source stays: copies of an earlier source may be on their way to its cache.
+fn grow_map(map: &mut MapFile, growth: &Growth, missing: bool) -> Result<()> {
+    let identity = &map.header().identity;
+    if identity.size < growth.to || missing {
+        let area = growth.area(identity.block, missing);
+        map.grow(growth.to, area, missing)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -85,15 +85,17 @@ impl MapHandle {
         self.seal().begin_grow(size).map(drop)
     }
 
-    /// The volume grows: the blocks of `area` are missing or not. Marks go on meanwhile. Takes long: only for workers.
+    /// The volume grows: the blocks of `area` are missing or not. Marks go on meanwhile, and those that a map of this
+    /// size already has stay. Takes long: only for workers.
     pub(crate) fn grow(&self, size: u64, area: Range<u64>, missing: bool) -> Result<()> {
         let mut seal = self.seal();
+        let longer = seal.size() < size;
         {
             let mut marks = lock(&self.marks);
             *marks = seal.begin_grow(size)?;
             if missing {
                 marks.mark(area);
-            } else {
+            } else if longer {
                 marks.clear(area);
             }
         }

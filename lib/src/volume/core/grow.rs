@@ -7,7 +7,7 @@
 
 use super::api::LegIx;
 use super::op::Kind;
-use super::{Core, LegState};
+use super::{Core, LegState, Rule};
 
 impl Core {
     /// 1. Sets and size grow; the new area is marked missing on all legs but the source, and changed in all trackers.
@@ -26,13 +26,15 @@ impl Core {
         let blocks = self.config.block.count(size);
         // A block that was cut by the old end has an old and a new part.
         let first = self.config.block.index(old);
-        self.spoil_copies(first);
+        if self.rules.on(Rule::GrowSpoils) {
+            self.spoil_copies(first);
+        }
         if let Some(heat) = &mut self.heat {
             heat.grow(blocks);
         }
         for ix in 0..self.legs.len() {
             self.legs[ix].grow(blocks);
-            if ix == source || first == blocks {
+            if ix == source || first == blocks || !self.rules.on(Rule::GrowMissing) {
                 continue;
             }
             self.mark_missing(ix, first..blocks);
@@ -48,7 +50,12 @@ impl Core {
         for tracker in self.trackers.iter_mut().flatten() {
             tracker.grow(blocks);
         }
-        self.mark_trackers(first..blocks);
+        if self.rules.on(Rule::GrowTracks) {
+            self.mark_trackers(first..blocks);
+        }
+        // Marks of the block that the old end cuts may have been made just now: with every state they are made durable,
+        // also where nobody leaves.
+        self.want_state();
         self.answer_when_durable(id);
         Ok(())
     }

@@ -83,11 +83,17 @@ pub enum Rule {
     BarrierHolds,
     /// A barrier is held only after a flush of every leg that takes writes.
     BarrierFlushes,
+    /// The new area of a volume that grows is missing on all legs but the source.
+    GrowMissing,
+    /// A copy that began before the volume grew does not clear the block that the old end cut.
+    GrowSpoils,
+    /// The new area of a volume that grows has changed in all trackers.
+    GrowTracks,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::MarkFirst,
         Self::MarkSkipped,
         Self::FlushCoversComplete,
@@ -126,6 +132,9 @@ impl Rule {
         Self::VerifyLeavesFirst,
         Self::BarrierHolds,
         Self::BarrierFlushes,
+        Self::GrowMissing,
+        Self::GrowSpoils,
+        Self::GrowTracks,
     ];
 }
 

@@ -603,6 +603,19 @@ fn what_is_new_is_missing_everywhere_but_on_the_source_and_nobody_else_stays_in_
     }
 }
 
+/// Where the other leg was out already nothing was made durable, `resize` went, and a power cut took the mark that the
+/// growth had made anew: a stale block that nobody would copy. Found by the simulator.
+#[test]
+fn a_growth_is_answered_after_a_state_was_made_durable_also_where_nobody_leaves() {
+    let mut rig = Rig::pair();
+    rig.step(Event::Command { id: 0, command: Command::Detach(1) });
+    rig.persisted();
+    rig.step(Event::Command { id: 1, command: Command::Grow { size: SIZE + BLOCK, source: 0 } });
+    assert!(!rig.out.iter().any(|a| matches!(a, Action::Answer { id: 1, .. })), "not durable yet");
+    rig.persisted();
+    assert!(rig.out.iter().any(|a| matches!(a, Action::Answer { id: 1, result: Ok(()) })));
+}
+
 #[test]
 fn a_copy_of_the_old_end_that_is_under_way_does_not_clear_the_block() {
     let mut rig = target();
