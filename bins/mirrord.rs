@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use mirror::base::Name;
-use mirror::cli::admin::{LegVerb, leg, resize};
+use mirror::cli::admin::{LegVerb, leg, resize, resync};
 use mirror::cli::ask::{request, show_events, show_status};
 use mirror::cli::barrier::{BarrierArgs, snapshot_barrier};
 use mirror::cli::check::{self, CheckArgs};
@@ -178,7 +178,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             show_events(&StateDir::from_environment()?, name.as_ref(), now, json)?;
         }
         Verb::Leg(verb) => leg(verb, cli.quiet)?,
-        Verb::Resync { name, leg, full } => request(&volume(&name)?, &Request::Resync { leg, full })?,
+        Verb::Resync { name, leg, full } => resync(&name, leg, full, cli.quiet)?,
         // Taken before, in main.
         Verb::Check(_) => {}
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,

@@ -89,9 +89,10 @@ fn a_refusal_of_the_daemon_keeps_its_status_and_its_way_out() {
     dir.mirrord(&["resync", "v", "far", "--full"]).run().expect(0);
     dir.mirrord(&["resync", "v"]).run().expect(0);
     let far: Name = "far".parse().expect("name");
+    // After each it looks whether the leg is reached.
     let asked = asked.lock().expect("asked");
     assert_eq!(asked[1], Request::Resync { leg: Some(far), full: true });
-    assert_eq!(asked[2], Request::Resync { leg: None, full: false });
+    assert_eq!(asked[3], Request::Resync { leg: None, full: false });
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn done_a_volume_starts_without_a_leg_that_a_reload_refused_and_says_so_until_it
     wait_for("the leg", SOON, || volume.status()["legs"].as_array().is_some_and(|legs| legs.len() == 3));
     volume.wait_synced();
     wait_for("the floor", SOON, || volume.status()["min-legs"] == 3);
-    assert_eq!(said(&volume), (String::new(), String::new()));
+    wait_for("nothing to say", SOON, || said(&volume) == (String::new(), String::new()));
     check_config(&dir).expect(0);
     volume.mirrord(&["check", "vol"]).expect(0);
     volume.stop();

@@ -181,3 +181,32 @@ fn done_a_daemon_killed_while_a_leg_is_added_or_removed_serves_again_with_it_or_
         assert_equal(&dir.path("a.img"), &dir.path("b.img"));
     }
 }
+
+/// It was taken without a word, and what was written by way of the one was behind the back of the other.
+#[test]
+fn a_leg_of_another_volume_is_refused_until_it_has_left_there() {
+    let dir = Dir::new();
+    let a = leg(&dir, "a");
+    let mut volume = Volume::create(&dir, SIZE, &[&a, &leg(&dir, "b")], &["--known-equal"]);
+    let size = SIZE.to_string();
+    let other = |verb: &[&str], leg: &str| dir.mirrord(&[verb, &[leg]].concat()).run();
+    let out = other(&["create", "other", "--size", &size, "--leg"], &a).fails(
+        "mirrord",
+        3,
+        "it is leg a of volume vol",
+    );
+    assert!(out.stderr.ends_with("\ntry: mirrord leg remove vol a\n"), "{}", out.stderr);
+    other(&["create", "other", "--size", &size, "--leg"], &leg(&dir, "c")).expect(0);
+    other(&["leg", "add", "other"], &a).fails("mirrord", 3, "it is leg a of volume vol");
+    // A refusal names the leg and the way out of its state; a leg that is out is said to be.
+    volume.serve(&[]);
+    volume.wait_synced();
+    volume.mirrord(&["leg", "detach", "vol", "a"]).expect(0);
+    let out = volume.mirrord(&["resync", "vol", "a"]).fails("mirrord", 3, "vol: leg a: it is out");
+    assert!(out.stderr.ends_with("\ntry: mirrord leg attach vol a\n"), "{}", out.stderr);
+    volume.mirrord(&["leg", "remove", "vol", "a"]).expect(0);
+    let out = volume.mirrord(&["resize", "vol", "--grow"]).expect(0);
+    assert!(out.stderr.contains("as before: its smallest leg has no more"), "{}", out.stderr);
+    other(&["leg", "add", "other"], &a).expect(0);
+    volume.stop();
+}

@@ -3,7 +3,7 @@
 use super::ask::{REPLY, request};
 use super::{output, value};
 use crate::base::{Class, Error, Name, Result};
-use crate::control::{LegAction, Request, StateDir, VolumeDir, client};
+use crate::control::{LegAction, LegStatus, Request, StateDir, VolumeDir, client};
 use crate::leg::{LegDevice, LegSpec, LegText};
 use crate::volume::offline;
 
@@ -140,15 +140,40 @@ pub fn leg(verb: LegVerb, quiet: bool) -> Result<()> {
 pub fn resize(name: &Name, size: Option<u64>, quiet: bool) -> Result<()> {
     let dir = StateDir::from_environment()?.volume(name);
     let served = is_served(&dir)?;
-    let size = if served {
+    let before = if served { client::status(&dir, REPLY)?.size } else { offline::size(&dir)? };
+    let now = if served {
         request(&dir, &Request::Resize { size })?;
         client::status(&dir, REPLY)?.size
     } else {
         offline::resize(&dir, size)?
     };
     if !quiet {
-        let clients = if served { "; clients see it when they connect again" } else { "" };
-        output::tell(&format!("mirrord: {name}: it has {size} bytes{clients}\n"));
+        let what = match (now == before, served) {
+            (true, _) if size.is_none() => {
+                ", as before: its smallest leg has no more, and has to be extended first"
+            }
+            (true, _) => ", as before",
+            (false, true) => "; clients see it when they connect again",
+            (false, false) => "",
+        };
+        output::tell(&format!("mirrord: {name}: it has {now} bytes{what}\n"));
+    }
+    Ok(())
+}
+
+/// `mirrord resync`: says of a leg that cannot be reached that it was tried, and what came of it so far.
+pub fn resync(name: &Name, leg: Option<Name>, full: bool, quiet: bool) -> Result<()> {
+    let dir = StateDir::from_environment()?.volume(name);
+    request(&dir, &Request::Resync { leg: leg.clone(), full })?;
+    if quiet {
+        return Ok(());
+    }
+    let asked = |status: &&LegStatus| leg.as_ref().is_none_or(|leg| status.name == leg.as_str());
+    for leg in client::status(&dir, REPLY)?.legs.iter().filter(asked) {
+        if let (Some(why), "Connecting") = (&leg.reason, leg.connection_state.as_str()) {
+            let why = output::one_line(why);
+            output::tell(&format!("mirrord: {name}: leg {}: {why}; it is tried again by itself\n", leg.name));
+        }
     }
     Ok(())
 }

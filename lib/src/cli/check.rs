@@ -102,6 +102,8 @@ fn line(name: &str, judgement: &Judgement) -> String {
     let name = if name.is_empty() { String::new() } else { format!("{name}: ") };
     // What stands behind a bar is read as performance data.
     let text = output::one_line(&judgement.text).replace('|', "/");
+    // What keeps it from finding out often names the volume itself.
+    let text = text.strip_prefix(&name).unwrap_or(&text);
     let bar = if judgement.performance.is_empty() { "" } else { " | " };
     format!("MIRROR {} - {name}{text}{bar}{}\n", judgement.verdict, judgement.performance)
 }

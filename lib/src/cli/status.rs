@@ -91,6 +91,12 @@ fn details(lines: &mut Vec<String>, leg: &LegStatus) {
         let error = address.error.as_ref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
         lines.push(format!("{more}at {device}{used}{error}"));
     }
+    if leg.addresses.is_empty() && leg.connection_state != "Connected" && !leg.device.is_empty() {
+        lines.push(format!("{more}at {}", one_line(&leg.device)));
+    }
+    if let Some(old) = &leg.replaces {
+        lines.push(format!("{more}replaces: {}, which is removed when this one is UpToDate", one_line(old)));
+    }
     if leg.held > 0 {
         lines.push(format!("{more}held: {} until late writes cannot come any more", show_size(leg.held)));
     }

@@ -26,14 +26,15 @@ pub enum Until {
 impl Until {
     fn reached(self, status: &Status) -> bool {
         match self {
-            Self::Synced => status.is_synced(),
+            // A replacement is over when the old leg has gone: the next command may name it again.
+            Self::Synced => status.is_synced() && !status.is_changing(),
             Self::Connected => status.is_connected(),
         }
     }
 
     fn leg_is_there(self, leg: &LegStatus) -> bool {
         match self {
-            Self::Synced => leg.is_synced(),
+            Self::Synced => leg.is_synced() && !leg.leaving && leg.replaces.is_none(),
             Self::Connected => leg.connection_state == "Connected",
         }
     }
@@ -78,8 +79,10 @@ pub fn wait(volume: &VolumeDir, until: Until, timeout: Option<Duration>, progres
 
 /// A leg that does not come back by itself is not waited for.
 fn stuck(volume: &VolumeDir, until: Until, status: &Status) -> Result<()> {
+    let replaced = |name: &str| status.legs.iter().any(|leg| leg.replaces.as_deref() == Some(name));
     let out = |leg: &&LegStatus| {
-        matches!(leg.disk_state.as_str(), "Failed" | "Detached") || leg.connection_state == "StandAlone"
+        let down = matches!(leg.disk_state.as_str(), "Failed" | "Detached");
+        (down || leg.connection_state == "StandAlone") && !leg.leaving && !replaced(&leg.name)
     };
     let Some(leg) = status.legs.iter().find(out) else { return Ok(()) };
     let why = leg.reason.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
@@ -170,6 +173,29 @@ mod tests {
         let (_dir, volume) = daemon(vec![with("Connected", "SyncTarget"), with("Connected", "UpToDate")]);
         wait(&volume, Until::Synced, None, ProgressTo::Nobody).expect("synced");
         wait(&volume, Until::Connected, None, ProgressTo::Nobody).expect("connected");
+    }
+
+    /// It was told to attach the leg that a replacement was just removing, and ended with 8.
+    #[test]
+    fn a_leg_that_is_going_is_waited_for_until_it_has_gone() {
+        let out = with("StandAlone", "Detached");
+        let leaving = LegStatus { leaving: true, ..out.legs[0].clone() };
+        let old = LegStatus { name: "old".into(), ..out.legs[0].clone() };
+        let new = LegStatus { replaces: Some("old".into()), ..with("Connected", "UpToDate").legs[0].clone() };
+        let gone = with("Connected", "UpToDate");
+        for legs in [vec![leaving.clone(), gone.legs[0].clone()], vec![old, new.clone()]] {
+            let changing = Status { legs, ..gone.clone() };
+            let (_dir, volume) = daemon(vec![changing.clone(), gone.clone()]);
+            wait(&volume, Until::Synced, None, ProgressTo::Nobody).expect("synced");
+            let (_dir, volume) = daemon(vec![changing]);
+            let limit = Some(Duration::from_millis(300));
+            let error = wait(&volume, Until::Synced, limit, ProgressTo::Nobody).expect_err("not yet");
+            assert_eq!(error.class, Class::Timeout, "{error}");
+        }
+        let (_dir, volume) = daemon(vec![Status { legs: vec![new], ..gone }]);
+        let limit = Some(Duration::from_millis(300));
+        let error = wait(&volume, Until::Synced, limit, ProgressTo::Nobody).expect_err("it still replaces");
+        assert_eq!(error.class, Class::Timeout, "{error}");
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl StateDir {
 }
 
 impl VolumeDir {
+    /// The state directory that it is in.
+    pub fn state(&self) -> StateDir {
+        StateDir(self.path.parent().unwrap_or(Path::new("/")).to_owned())
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

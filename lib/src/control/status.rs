@@ -16,7 +16,7 @@ pub struct Status {
     pub name: String,
     /// Its identity, 32 hexadecimal digits.
     pub id: String,
-    /// Whether a daemon serves it; if not, only what the configuration says is filled in.
+    /// Whether a daemon serves it; if not, only its name, its legs and their devices are filled in.
     pub running: bool,
     /// `primary`, `standby`, `unknown`.
     pub role: String,
@@ -120,6 +120,10 @@ pub struct LegStatus {
     pub unflushed: u64,
     /// Bytes *missing* that are not copied before the hold time of a lost connection has ended.
     pub held: u64,
+    /// It is being removed, and goes by itself.
+    pub leaving: bool,
+    /// The leg that is removed as soon as this one is `UpToDate`; absent where it replaces none.
+    pub replaces: Option<String>,
     /// An administrator paused its resync.
     pub paused: bool,
     /// Why its resync does not move, one word: `paused`, `held`, `waiting-for-hold`, `rate`, `no-source`,
@@ -142,7 +146,8 @@ pub struct LegStatus {
     /// When it was last `UpToDate`, RFC 3339.
     #[serde(rename = "last_in_sync")]
     pub last_in_sync: Option<String>,
-    /// For so many seconds it has not been `UpToDate` (since the start of the daemon at most); 0 while it is.
+    /// For so many seconds it has not been `UpToDate` (since the start of the daemon, or since it was added, at most); 0
+    /// while it is.
     #[serde(rename = "behind_seconds")]
     pub behind_seconds: f64,
     /// For so many seconds nothing came nearer to in sync; 0 while there is nothing to do.
@@ -205,9 +210,14 @@ impl Status {
         self.running && !self.suspended && !self.flush_error_owed && self.is_synced()
     }
 
-    /// Whether every leg is `UpToDate` and misses nothing (`wait --until synced`).
+    /// Whether every leg is `UpToDate` and misses nothing.
     pub fn is_synced(&self) -> bool {
         self.running && !self.legs.is_empty() && self.legs.iter().all(LegStatus::is_synced)
+    }
+
+    /// Whether a leg is being removed, or is going to be because another one takes its place.
+    pub fn is_changing(&self) -> bool {
+        self.legs.iter().any(|leg| leg.leaving || leg.replaces.is_some())
     }
 
     /// Whether every leg is connected (`wait --until connected`).

@@ -2,7 +2,7 @@
 
 use super::options::{CREATE_SCHEMA, CreateOptions, CreateReport, CreatedLeg, Trust};
 use super::probe::{self, Found};
-use super::salvage::{Old, look};
+use super::salvage::{Old, look, refuse_member};
 use crate::base::{Class, Error, Id, Name, Result, limits};
 use crate::config::to_toml;
 use crate::control::VolumeDir;
@@ -35,8 +35,8 @@ pub(super) struct Checked {
 /// Recovery: (a) a failure removes what was made; (b) a crash before 5 leaves a directory without
 /// `volume.toml`, which the next `create` takes for what it is and clears.
 ///
-/// Classes: `Refused` if the volume exists, a leg is too small, read-only, in use, or named twice; `Usage`;
-/// `Connect`; `Io`.
+/// Classes: `Refused` if the volume exists, a leg is too small, read-only, in use, named twice, or a leg of another
+/// volume; `Usage`; `Connect`; `Io`.
 pub fn create(options: &CreateOptions) -> Result<CreateReport> {
     let (name, config) = (&options.name, &options.config);
     config.check()?;
@@ -50,7 +50,10 @@ pub fn create(options: &CreateOptions) -> Result<CreateReport> {
     let checked: Vec<Checked> = config.legs.iter().map(|leg| check_leg(leg, &dial)).collect::<Result<_>>()?;
     let old = match &options.trust {
         Trust::Salvage(leg) => salvage(options, leg)?,
-        _ => Old::default(),
+        _ => {
+            config.legs.iter().try_for_each(|leg| refuse_member(&options.state_dir, None, leg))?;
+            Old::default()
+        }
     };
     let size = wanted_size(options, &checked, old.size)?;
     for (leg, found) in config.legs.iter().zip(&checked) {

@@ -2,6 +2,7 @@
 //! volume that is not served use the same procedures; nothing here talks to a core.
 
 use super::create::{check_leg, refuse_twins};
+use super::salvage::refuse_member;
 use super::state::Records;
 use crate::base::{Class, Error, Id, Name, Result};
 use crate::config::file::load_stored;
@@ -47,10 +48,17 @@ fn refuse(dir: &VolumeDir, why: &str) -> Error {
 
 /// Looks at a leg that is to be added: reachable, large enough, and no other leg in disguise. Changes nothing; may
 /// take as long as its `timeout=`.
-pub(super) fn look_at(legs: &[LegSpec], new: &LegSpec, dial: &Dial, size: u64) -> Result<()> {
+pub(super) fn look_at(
+    dir: &VolumeDir,
+    legs: &[LegSpec],
+    new: &LegSpec,
+    dial: &Dial,
+    size: u64,
+) -> Result<()> {
     let all: Vec<LegSpec> = legs.iter().chain([new]).cloned().collect();
     crate::leg::spec::check_set(&all)?;
     refuse_twins(&all)?;
+    refuse_member(&dir.state(), Some(dir.name()), new)?;
     let found = check_leg(new, dial)?.size;
     if found < size {
         let text = format!(

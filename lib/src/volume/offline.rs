@@ -49,7 +49,8 @@ pub fn add(dir: &VolumeDir, new: &LegSpec) -> Result<()> {
         held.leg(dir, old)?;
     }
     let size = held.records.records.first().map_or(0, |record| record.size);
-    members::look_at(&held.config.legs, new, &Dial { tls_dir: held.config.tls_dir.clone() }, size)?;
+    let dial = Dial { tls_dir: held.config.tls_dir.clone() };
+    members::look_at(dir, &held.config.legs, new, &dial, size)?;
     members::enlist(dir, &mut held.records, new, &mut through).map(|_| ())
 }
 
@@ -99,6 +100,11 @@ pub fn set(dir: &VolumeDir, name: &Name, pairs: &[String]) -> Result<()> {
     let leg = held.leg(dir, name)?;
     let spec = members::set_over(&held.config.legs[leg], pairs)?;
     members::set(dir, &spec, &Kept::Said(pairs.to_vec()))
+}
+
+/// Bytes of the volume, as its records have it: with an interrupted growth those before.
+pub fn size(dir: &VolumeDir) -> Result<u64> {
+    Ok(hold(dir)?.records.records.first().map_or(0, |record| record.size))
 }
 
 /// `resize`: to `to` bytes, or to the smallest leg. The new size.

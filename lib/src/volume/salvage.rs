@@ -6,7 +6,7 @@
 use super::create::place;
 use super::members::stored;
 use super::state::{check_records, salvage_hint, take_lock};
-use crate::base::{Class, Error, Result};
+use crate::base::{Class, Error, Name, Result};
 use crate::control::StateDir;
 use crate::generation::RecordStore;
 use crate::leg::{LegDevice, LegSpec};
@@ -61,6 +61,27 @@ pub(super) fn look(state: &StateDir, leg: &LegSpec) -> Result<Old> {
         found.size = legs().find_map(of_record).or_else(|| legs().find_map(of_map)).or(found.size);
     }
     Ok(found)
+}
+
+/// Refuses what is a leg of another volume of this state directory, whose records are intact: what is written to it from
+/// here would make it differ from what that volume believes of it. `of` is the volume that it comes to, if there is one.
+pub(super) fn refuse_member(state: &StateDir, of: Option<&Name>, leg: &LegSpec) -> Result<()> {
+    for name in state.volumes()?.into_iter().filter(|name| Some(name) != of) {
+        let dir = state.volume(&name);
+        // One whose configuration is damaged names no leg.
+        let Ok(config) = stored(&dir) else { continue };
+        let Some(old) = config.legs.iter().find(|other| is_same(other, leg)) else { continue };
+        if check_records(&dir, &config.legs).is_ok() {
+            let old = &old.name;
+            let text =
+                format!("{}: taking it for leg {}: it is leg {old} of volume {name}", leg.device, leg.name);
+            let force = if config.legs.len() == 1 { " --force=last-copy" } else { "" };
+            return Err(
+                Error::new(Class::Refused, text).hint(format!("mirrord leg remove {name} {old}{force}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 fn is_same(one: &LegSpec, other: &LegSpec) -> bool {

@@ -133,10 +133,11 @@ impl Motion {
 }
 
 impl super::leg::Leg {
-    /// A copy of so many bytes has begun: with a ceiling the next one waits for its time.
+    /// A copy of so many bytes has begun: with a ceiling the next one waits for its time. Copies begin at ticks and as
+    /// others end; what was due since the tick before last is made up for, or a ceiling would be lower than it says.
     pub(super) fn spend(&mut self, len: u64, now_ms: u64) {
         if let Some(rate) = self.config.rate {
-            let from_us = self.rate_free_us.max(now_ms * 1000);
+            let from_us = self.rate_free_us.max(now_ms.saturating_sub(2 * super::api::TICK_MS) * 1000);
             self.rate_free_us = from_us + len.saturating_mul(1_000_000) / rate.max(1);
         }
     }

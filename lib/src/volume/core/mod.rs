@@ -144,6 +144,8 @@ pub struct LegStatus {
     pub connected: bool,
     /// Waiting to be connected (otherwise StandAlone when not connected).
     pub connecting: bool,
+    /// It is being removed.
+    pub retiring: bool,
     /// Requests sent and not answered.
     pub in_flight: u64,
     /// Bytes that must be copied to it (`dirty`, `out-of-sync`).

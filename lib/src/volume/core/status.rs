@@ -26,6 +26,7 @@ impl Core {
                 state: leg.state,
                 connected: leg.connected(),
                 connecting: leg.connecting,
+                retiring: leg.retiring,
                 in_flight: leg.in_flight,
                 missing_bytes: self.set_bytes(&leg.missing),
                 unflushed_bytes: self.set_bytes(&leg.unflushed),

@@ -2,6 +2,7 @@
 //! before or after, and one who asked is answered at the end. One task at a time.
 
 use super::legs::{Slot, core_leg};
+use super::watch::Watch;
 use super::{Completion, Driver};
 use crate::base::{Class, Error, Id, Name, Result, limits};
 use crate::config::legs::LegChange;
@@ -331,7 +332,7 @@ impl Driver<'_> {
                 let (spec, kept, others) = (spec.clone(), kept.of(spec), self.specs());
                 let dial = self.dial();
                 self.workers.submit(move || Completion::Task {
-                    result: members::look_at(&others, &spec, &dial, size).and_then(|()| {
+                    result: members::look_at(&dir, &others, &spec, &dial, size).and_then(|()| {
                         let records = &mut *records.lock().unwrap_or_else(PoisonError::into_inner);
                         let (id, map) = members::enlist(&dir, records, &kept, &mut through)?;
                         Ok(Brought::Leg(id, put_to_use(map, durability)?))
@@ -472,6 +473,7 @@ impl Driver<'_> {
     /// A new leg has its place among the others.
     fn take_in(&mut self, spec: &LegSpec, id: Id, map: MapHandle) -> Result<()> {
         let mut slot = Slot::new(spec, id, &self.pool)?;
+        slot.watch = Watch::since(self.now_ms());
         let leg = self.legs.iter().position(Slot::is_free).unwrap_or(self.legs.len());
         if leg == self.legs.len() {
             self.legs.push(slot);

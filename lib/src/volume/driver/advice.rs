@@ -48,6 +48,8 @@ pub(super) fn leg(volume: &Name, name: &Name, leg: &LegStatus, trouble: Option<&
     let resync = format!("mirrord resync {volume} {name}");
     let wait = format!("mirrord wait {volume} --until synced");
     match (leg.state, leg.halt) {
+        // Nobody may attach it, and it goes by itself.
+        _ if leg.retiring => say("it is being removed", wait),
         (LegState::UpToDate, _) if leg.connected => Advice::default(),
         (LegState::Detached | LegState::Gone, _) => say("detached by an administrator", attach),
         (LegState::Failed, _) => say(because("it failed"), attach),
@@ -195,6 +197,16 @@ mod tests {
                 && what.good == 1;
             let advice = volume(&name("vol0"), &core, what, &[]);
             assert_eq!(advice.next.is_none(), well, "{core:?} {what:?}");
+        }
+    }
+
+    #[test]
+    fn a_leg_that_is_being_removed_is_not_to_be_attached() {
+        for state in STATES {
+            let status = LegStatus { state, retiring: true, ..LegStatus::default() };
+            let advice = leg(&name("vol0"), &name("far"), &status, None);
+            assert_eq!(advice.reason.as_deref(), Some("it is being removed"), "{state:?}");
+            assert_eq!(advice.next.as_deref(), Some("mirrord wait vol0 --until synced"), "{state:?}");
         }
     }
 

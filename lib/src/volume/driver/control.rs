@@ -7,7 +7,7 @@ use crate::base::{Class, Error, limits};
 use crate::control::request::{from_line, to_line};
 use crate::control::{Event, EventKind, LegAction, Lines, Reply, Request};
 use crate::transport;
-use crate::volume::core::{Command, Event as CoreEvent};
+use crate::volume::core::{Command, Event as CoreEvent, LegIx};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -22,8 +22,8 @@ const PIECE: usize = 8 << 10;
 pub(super) struct Control {
     listener: OwnedFd,
     conns: Slab<Conn>,
-    /// Who waits for the answer to a command.
-    waiting: HashMap<u64, u64>,
+    /// Who waits for the answer to a command, and the leg that it is about.
+    waiting: HashMap<u64, (u64, Option<LegIx>)>,
     last_id: u64,
     kept: VecDeque<Event>,
     seq: u64,
@@ -226,7 +226,7 @@ impl Driver<'_> {
 
     pub(super) fn command_id(&mut self, key: u64) -> u64 {
         self.control.last_id += 1;
-        self.control.waiting.insert(self.control.last_id, key);
+        self.control.waiting.insert(self.control.last_id, (key, None));
         self.occupy_control(key);
         self.control.last_id
     }
@@ -250,6 +250,14 @@ impl Driver<'_> {
 
     fn command(&mut self, key: u64, command: Command) {
         let id = self.command_id(key);
+        let about = match command {
+            Command::Detach(leg) | Command::Attach(leg) | Command::Fail(leg) | Command::Reset(leg) => {
+                Some(leg)
+            }
+            Command::Resync { leg, .. } => leg,
+            _ => None,
+        };
+        self.control.waiting.insert(id, (key, about));
         self.events.push(CoreEvent::Command { id, command });
     }
 
@@ -264,17 +272,23 @@ impl Driver<'_> {
         if let Some(reply) = self.verify_answered(id, result) {
             return self.answer(id, &reply);
         }
-        let refused = |why| {
-            Error::new(Class::Refused, format!("{}: {why}", self.name))
-                .hint(format!("mirrord status {}", self.name))
-        };
-        let reply = Reply::from(result.map_err(refused));
+        let reply = Reply::from(result.map_err(|why| self.refused(id, why)));
         self.answer(id, &reply);
+    }
+
+    /// A refusal names the leg, and the way out of its state.
+    fn refused(&self, id: u64, why: &str) -> Error {
+        let about = self.control.waiting.get(&id).and_then(|(_, leg)| *leg);
+        let leg = about.and_then(|leg| self.legs.get(leg)).map(|slot| slot.spec.name.as_str());
+        let next = leg.and_then(|leg| self.status().legs.into_iter().find(|status| status.name == leg)?.next);
+        let leg = leg.map_or_else(String::new, |leg| format!("leg {leg}: "));
+        Error::new(Class::Refused, format!("{}: {leg}{why}", self.name))
+            .hint(next.unwrap_or_else(|| format!("mirrord status {}", self.name)))
     }
 
     /// Whoever waits for a command is answered, and may ask again.
     pub(super) fn answer(&mut self, id: u64, reply: &Reply) {
-        if let Some(key) = self.control.waiting.remove(&id) {
+        if let Some((key, _)) = self.control.waiting.remove(&id) {
             self.release_control(key, reply);
         }
     }

@@ -292,8 +292,13 @@ impl Driver<'_> {
     }
 
     fn unreachable(&mut self, leg: LegIx, error: &Error) {
-        let slot = &mut self.legs[leg];
-        slot.reason = Some(error.message.clone());
+        let (slot, serving) = (&mut self.legs[leg], self.serving);
+        let said = slot.reason.replace(error.message.clone());
+        // A start that waits for it says so; later the core tells what matters.
+        if !serving && said.as_ref() != slot.reason.as_ref() {
+            let text = format!("leg {}: not connected: {}", slot.spec.name, error.message);
+            (self.notify)(ServeNotice::Note(text));
+        }
         slot.trying = false;
         slot.vouching = None;
         if let LegIo::Remote(remote) = &mut slot.io {

@@ -3,7 +3,6 @@
 use super::Driver;
 use super::advice::{self, Advice, Circumstances};
 use super::legs::{LegIo, Slot};
-use super::watch;
 use crate::base::{Error, Id, units::show_size};
 use crate::control::event::now as this_moment;
 use crate::control::{AddressStatus, EventKind, LegStatus, ResyncStatus, Status};
@@ -115,6 +114,8 @@ impl Driver<'_> {
             dirty: leg.missing_bytes,
             unflushed: leg.unflushed_bytes,
             held: leg.held_bytes,
+            leaving: leg.retiring,
+            replaces: slot.spec.replaces.as_ref().map(ToString::to_string),
             paused: leg.paused,
             halt: leg.halt.map(|halt| advice::halt_words(halt).0.to_owned()),
             rate_limit: slot.spec.rate,
@@ -125,7 +126,7 @@ impl Driver<'_> {
             written: leg.written_bytes,
             resync: leg.resync.map(|resync| self.resync_status(&resync, leg)),
             last_in_sync: slot.last_in_sync.clone(),
-            behind_seconds: watch::behind_seconds(self.now_ms(), leg),
+            behind_seconds: slot.watch.behind_seconds(self.now_ms(), leg),
             stalled_seconds: slot.watch.still_seconds(self.now_ms()),
             resynced: leg.resync_bytes,
             cannot_defend: true,
@@ -166,7 +167,7 @@ impl Driver<'_> {
             Note::Elected => (EventKind::Elected, "the source after an unclean end".to_owned()),
             Note::Connected => (EventKind::Connect, "connected".to_owned()),
             Note::Lost => (EventKind::Disconnect, self.why(leg, "the connection is lost")),
-            Note::Left => (EventKind::Leave, self.why(leg, "it left the set of legs in sync")),
+            Note::Left => (EventKind::Leave, self.why_left(leg)),
             Note::SyncStarted(bytes) => {
                 (EventKind::Syncstart, format!("a resync of {} begins", show_size(bytes)))
             }
@@ -212,6 +213,18 @@ impl Driver<'_> {
     fn why(&self, leg: Option<LegIx>, what: &str) -> String {
         let reason = leg.and_then(|leg| self.legs.get(leg)).and_then(|slot| slot.reason.as_ref());
         reason.map_or_else(|| what.to_owned(), |reason| format!("{what}: {reason}"))
+    }
+
+    /// Somebody's word is a better reason than the last trouble.
+    fn why_left(&self, leg: Option<LegIx>) -> String {
+        let what = "it left the set of legs in sync";
+        match leg.and_then(|leg| self.core.status().legs.into_iter().nth(leg)) {
+            Some(core::LegStatus { retiring: true, .. }) => format!("{what}: it is being removed"),
+            Some(core::LegStatus { state: LegState::Detached, .. }) => {
+                format!("{what}: detached by an administrator")
+            }
+            _ => self.why(leg, what),
+        }
     }
 
     /// From now on clients are let in.

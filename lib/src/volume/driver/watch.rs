@@ -9,11 +9,18 @@ pub(super) struct Watch {
     /// What it missed and what was copied to it when that last became better.
     best: (u64, u64),
     moved_ms: u64,
+    /// When it was added; 0 where it was there at the start.
+    since_ms: u64,
     /// It has nothing to catch up with.
     level: bool,
 }
 
 impl Watch {
+    /// Of a leg that is added now: what it has to catch up with has not stood still before.
+    pub(super) fn since(now_ms: u64) -> Self {
+        Self { moved_ms: now_ms, since_ms: now_ms, ..Self::default() }
+    }
+
     /// To be called now and then.
     pub(super) fn look(&mut self, now_ms: u64, leg: &LegStatus) {
         self.level = leg.state == LegState::UpToDate && leg.connected && leg.missing_bytes == 0;
@@ -31,14 +38,14 @@ impl Watch {
     pub(super) fn still_seconds(&self, now_ms: u64) -> f64 {
         if self.level { 0.0 } else { seconds(now_ms.saturating_sub(self.moved_ms)) }
     }
-}
 
-/// For so long it has been out of sync; since the start of the daemon at most.
-pub(super) fn behind_seconds(now_ms: u64, leg: &LegStatus) -> f64 {
-    if leg.state == LegState::UpToDate && leg.missing_bytes == 0 {
-        return 0.0;
+    /// For so long it has been out of sync; since the start of the daemon, or since it was added, at most.
+    pub(super) fn behind_seconds(&self, now_ms: u64, leg: &LegStatus) -> f64 {
+        if leg.state == LegState::UpToDate && leg.missing_bytes == 0 {
+            return 0.0;
+        }
+        seconds(now_ms.saturating_sub(leg.last_in_sync_ms.unwrap_or(self.since_ms)))
     }
-    seconds(now_ms.saturating_sub(leg.last_in_sync_ms.unwrap_or(0)))
 }
 
 /// Milliseconds as seconds with three digits.
@@ -67,6 +74,7 @@ mod tests {
             state,
             connected: true,
             connecting: false,
+            retiring: false,
             in_flight: 0,
             missing_bytes,
             unflushed_bytes: 0,
@@ -106,9 +114,20 @@ mod tests {
     #[test]
     fn a_leg_is_behind_since_it_left_or_since_the_start() {
         let mut out = leg(LegState::Outdated, 0, 0);
-        assert!((behind_seconds(5000, &out) - 5.0).abs() < 1e-9);
+        let watch = Watch::default();
+        assert!((watch.behind_seconds(5000, &out) - 5.0).abs() < 1e-9);
         out.last_in_sync_ms = Some(2000);
-        assert!((behind_seconds(5000, &out) - 3.0).abs() < 1e-9);
-        assert!(behind_seconds(5000, &leg(LegState::UpToDate, 0, 0)).abs() < 1e-9);
+        assert!((watch.behind_seconds(5000, &out) - 3.0).abs() < 1e-9);
+        assert!(watch.behind_seconds(5000, &leg(LegState::UpToDate, 0, 0)).abs() < 1e-9);
+    }
+
+    /// A leg that was added to a daemon of a week was a week behind and had stalled for as long: an alarm at once.
+    #[test]
+    fn a_leg_that_is_added_later_is_not_behind_since_the_start() {
+        let mut watch = Watch::since(7_000_000);
+        let new = leg(LegState::SyncTarget, 100, 0);
+        assert!((watch.behind_seconds(7_001_000, &new) - 1.0).abs() < 1e-9);
+        watch.look(7_001_000, &new);
+        assert!((watch.still_seconds(7_001_000) - 1.0).abs() < 1e-9, "{watch:?}");
     }
 }
