@@ -178,7 +178,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             show_events(&StateDir::from_environment()?, name.as_ref(), now, json)?;
         }
         Verb::Leg(verb) => leg(verb, cli.quiet)?,
-        Verb::Resync { name, leg, full } => resync(&name, leg, full, cli.quiet)?,
+        Verb::Resync { name, leg, full } => resync(&name, leg.as_ref(), full, cli.quiet)?,
         // Taken before, in main.
         Verb::Check(_) => {}
         Verb::Pause(MaybeLeg { name, leg }) => request(&volume(&name)?, &Request::Pause { leg })?,

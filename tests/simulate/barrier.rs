@@ -15,8 +15,8 @@ pub struct Holder {
     begun: Option<(u64, u64, u64)>,
     /// It is held: not longer than until then.
     held_until: Option<u64>,
-    /// When it was asked for.
-    since: u64,
+    /// When the core was told that it is wanted.
+    since: Option<u64>,
     /// The command that ends it, and whether that is in time.
     ended: Option<(u64, bool)>,
 }
@@ -29,7 +29,6 @@ impl World<'_> {
         }
         self.command(Command::Barrier { for_ms });
         self.holder.begun = Some((self.commands.1, for_ms, hold_ms));
-        self.holder.since = self.now;
     }
 
     /// A command was answered.
@@ -49,7 +48,7 @@ impl World<'_> {
             self.holder = Holder::default();
             return Ok(());
         }
-        self.holder.held_until = Some(self.holder.since + for_ms);
+        self.holder.held_until = self.holder.since.map(|since| since + for_ms);
         self.at(self.now + hold_ms, Entry::EndBarrier(self.incarnation));
         self.check_held()
     }
@@ -64,8 +63,12 @@ impl World<'_> {
         self.holder.ended = Some((self.commands.1, self.now < until));
     }
 
-    /// The command that ends it is taken in the next batch: its time may be over by then.
+    /// The command that begins it is taken in the next batch: its time counts from then. So is the one that ends it:
+    /// its time may be over by then.
     pub fn barrier_batch(&mut self) {
+        if self.holder.begun.is_some() {
+            self.holder.since.get_or_insert(self.now);
+        }
         let late = self.holder.held_until.is_some_and(|until| self.now >= until);
         if let Some((_, in_time)) = &mut self.holder.ended {
             *in_time &= !late;

@@ -162,13 +162,13 @@ pub fn resize(name: &Name, size: Option<u64>, quiet: bool) -> Result<()> {
 }
 
 /// `mirrord resync`: says of a leg that cannot be reached that it was tried, and what came of it so far.
-pub fn resync(name: &Name, leg: Option<Name>, full: bool, quiet: bool) -> Result<()> {
+pub fn resync(name: &Name, leg: Option<&Name>, full: bool, quiet: bool) -> Result<()> {
     let dir = StateDir::from_environment()?.volume(name);
-    request(&dir, &Request::Resync { leg: leg.clone(), full })?;
+    request(&dir, &Request::Resync { leg: leg.cloned(), full })?;
     if quiet {
         return Ok(());
     }
-    let asked = |status: &&LegStatus| leg.as_ref().is_none_or(|leg| status.name == leg.as_str());
+    let asked = |status: &&LegStatus| leg.is_none_or(|leg| status.name == leg.as_str());
     for leg in client::status(&dir, REPLY)?.legs.iter().filter(asked) {
         if let (Some(why), "Connecting") = (&leg.reason, leg.connection_state.as_str()) {
             let why = output::one_line(why);

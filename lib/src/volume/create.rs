@@ -48,12 +48,11 @@ pub fn create(options: &CreateOptions) -> Result<CreateReport> {
     refuse_twins(&config.legs)?;
     let dial = Dial { tls_dir: config.tls_dir.clone() };
     let checked: Vec<Checked> = config.legs.iter().map(|leg| check_leg(leg, &dial)).collect::<Result<_>>()?;
-    let old = match &options.trust {
-        Trust::Salvage(leg) => salvage(options, leg)?,
-        _ => {
-            config.legs.iter().try_for_each(|leg| refuse_member(&options.state_dir, None, leg))?;
-            Old::default()
-        }
+    let old = if let Trust::Salvage(leg) = &options.trust {
+        salvage(options, leg)?
+    } else {
+        config.legs.iter().try_for_each(|leg| refuse_member(&options.state_dir, None, leg))?;
+        Old::default()
     };
     let size = wanted_size(options, &checked, old.size)?;
     for (leg, found) in config.legs.iter().zip(&checked) {
