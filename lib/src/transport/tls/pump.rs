@@ -129,6 +129,8 @@ impl Pump {
 
     fn go(&mut self) -> Result<()> {
         loop {
+            #[cfg(test)]
+            self.told.turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let moved = self.turn()?;
             if !self.is_up && !self.tls.is_handshaking() {
                 self.is_up = true;

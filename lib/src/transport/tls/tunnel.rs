@@ -37,6 +37,9 @@ pub struct Ending(Arc<Told>);
 pub(super) struct Told {
     state: Mutex<State>,
     changed: Condvar,
+    /// How often its thread has woken up.
+    #[cfg(test)]
+    pub(super) turns: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -163,6 +166,12 @@ impl Ending {
             State::Over(Some(why)) => Err(why.clone()),
             State::Begun => Err(Error::new(Class::Timeout, "TLS: the handshake takes too long")),
         }
+    }
+
+    /// How often its thread has looked whether there is something to do.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> u64 {
+        self.0.turns.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Waits until it has ended, at most so long. Whoever calls it has closed the near side.
