@@ -43,6 +43,9 @@ pub const NBD_OPTION_OUT: usize = 256 << 10;
 pub const NBD_HANDSHAKE_MS: u64 = 10_000;
 /// Most replies of one kind that our client takes during the handshake from one option.
 pub const NBD_REPLIES: u32 = 4096;
+/// Most bytes of a handshake that our client takes: a loop that serves others reads them in one go. A thousand contexts
+/// with the longest names.
+pub const NBD_HEARD: u64 = 4 << 20;
 /// Most metadata contexts of one connection: base:allocation and one for each leg and tracker.
 pub const NBD_CONTEXTS: usize = LEGS + TRACKERS + 1;
 /// Most queries in one `LIST` or `SET_META_CONTEXT` option.

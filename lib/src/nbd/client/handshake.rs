@@ -87,6 +87,8 @@ enum Turn {
 pub struct ClientHandshake {
     state: State,
     buffer: Vec<u8>,
+    /// Bytes that came so far.
+    heard: u64,
     no_zeroes: bool,
     /// Nothing is asked for before TLS is there.
     tls: bool,
@@ -104,6 +106,7 @@ impl ClientHandshake {
         Self {
             state: State::Magic,
             buffer: Vec::new(),
+            heard: 0,
             no_zeroes: false,
             tls: false,
             negotiation: Negotiation::new(options),
@@ -117,7 +120,8 @@ impl ClientHandshake {
         shake
     }
 
-    /// The same over TLS: that is asked for first, and a server that does not agree is given up (`nbd.md` case C4).
+    /// The same over TLS: that is asked for first, and a server that does not agree is given up
+    /// (CVE-2019-14842).
     #[must_use]
     pub fn over_tls(mut self) -> Self {
         self.tls = true;
@@ -133,6 +137,11 @@ impl ClientHandshake {
     /// many bytes of `input` were taken: all of them, unless it is ready. An error (class `Connect`) is final;
     /// what is in `out` may still be sent, then the connection is closed.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, ClientProgress)> {
+        self.heard += input.len() as u64;
+        if self.heard > limits::NBD_HEARD {
+            self.end();
+            return Err(refused("the server's replies have no end"));
+        }
         let mut rest = input;
         loop {
             match self.step(&mut rest, out) {

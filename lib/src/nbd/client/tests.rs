@@ -224,6 +224,10 @@ fn c20_endless_replies_are_cut_off() {
         many.extend(answer(option::SET_META_CONTEXT, reply::META_CONTEXT, b"\0\0\0\x07x:unasked"));
     }
     assert!(refused(wanted(true), &[many]).message.contains("more than 4096 replies"));
+    // Few, but each as long as can be.
+    let long = answer(option::GO, reply::INFO, &[&b"\x03\xe7"[..], &vec![0; 65_000]].concat());
+    let many = [greeting(3), long.repeat(limits::NBD_HEARD as usize / 65_000 + 1)].concat();
+    assert!(refused(wanted(false), &[many]).message.contains("the server's replies have no end"));
     // Exports are never asked for: the first one told is too many.
     let server = answer(option::GO, reply::SERVER, b"\0\0\0\x03vol");
     assert!(refused(wanted(false), &[greeting(3), server]).message.contains("reply of type 2"));
