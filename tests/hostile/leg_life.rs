@@ -92,7 +92,7 @@ const HANDSHAKES: &[(&str, Lie, &str)] = &[
             asked(p)?;
             p.option_reply(8, 1 << 31 | 5, &[])
         },
-        "requires TLS",
+        "talks over TLS only",
     ),
     (
         "c7 2^63",
