@@ -188,7 +188,13 @@ fn c5_a_server_that_is_somebody_else_is_refused_by_copies_and_stays_out_as_a_leg
     let out = sync(&dir, &["--full", &image.to_string_lossy(), &named]);
     assert_eq!(out.code, 0, "{}", out.stderr);
     volume.serve(&[]);
-    volume.mirrord(&["leg", "set", "vol", "far", &format!("device={named}")]).expect(0);
+    let set = format!("device={named}");
+    // 75 as long as it starts.
+    wait_for("it takes the address", PATIENCE, || {
+        let out = volume.mirrord(&["leg", "set", "vol", "far", &set]);
+        assert!([0, 75].contains(&out.code), "{}", out.stderr);
+        out.code == 0
+    });
     volume.wait_synced();
     volume.stop();
 }
