@@ -162,7 +162,7 @@ fn done_a_foreign_server_at_an_address_is_refused_untouched_and_the_next_address
 }
 
 #[test]
-fn an_older_copy_is_refused_by_what_was_written_last() {
+fn c27_an_older_copy_is_refused_by_what_was_written_last() {
     if !need(&["nbdkit", "qemu-io"]) {
         return;
     }
