@@ -146,6 +146,24 @@ fn metrics_on_a_unix_socket_and_beyond_this_machine() {
     assert!(!socket.exists());
 }
 
+/// It was taken for a crash by the next start.
+#[test]
+fn a_start_that_is_refused_for_its_address_leaves_the_volume_as_it_was() {
+    let dir = Dir::new();
+    let legs = two_files(&dir);
+    let mut volume = Volume::create(&dir, SIZE, &[&legs[0], &legs[1]], &["--known-zero"]);
+    for (refused, code) in
+        [(&["--listen", "0.0.0.0:0"][..], 3), (&["--listen", "127.0.0.1:0", "--tls-dir", "/nowhere"], 2)]
+    {
+        let out = volume.mirrord(&[&["serve", "vol"], refused].concat());
+        assert_eq!(out.code, code, "{}", out.stderr);
+    }
+    volume.serve(&[]);
+    volume.wait_synced();
+    assert!(!volume.server().log().contains("unclean"), "{}", volume.server().log());
+    volume.stop();
+}
+
 #[test]
 fn a_metrics_file_is_whole_readable_by_others_and_says_when_the_volume_has_stopped() {
     let dir = Dir::new();

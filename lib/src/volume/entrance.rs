@@ -79,6 +79,16 @@ pub(crate) fn open(options: &ServeOptions, sockets: &VolumeDir) -> Result<Doors>
     }
 }
 
+/// Refuses before anything is opened what [`open`] would refuse afterwards, when the volume counts as in use already and
+/// the next start would take this one for a crash. Opens nothing.
+pub(crate) fn check(options: &ServeOptions, sockets: &VolumeDir) -> Result<()> {
+    if options.entrance != Entrance::Configured {
+        return Ok(());
+    }
+    let tls = tls(&options.config, !options.config.listen.is_empty())?;
+    places(&options.config, tls.as_ref(), sockets).map(drop)
+}
+
 /// What TCP clients must speak: TLS where there is a directory of certificates. It is looked at only if there are such
 /// clients; legs find theirs when they connect. Unix sockets and standard input stay plain: who may open them is the
 /// system's to say.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Serves a volume until it is told to stop, by a signal or over its control socket.
 ///
-/// 1. Listeners are opened, records and maps are opened for use (`state::open`).
+/// 1. Addresses and certificates are looked at; records and maps are opened for use (`state::open`), then listeners.
 /// 2. The driver serves; `READY=1` is told to systemd when requests are admitted.
 /// 3. At the end maps that the core calls clean are closed as such, and no leg says PRIMARY any more.
 ///
@@ -111,6 +111,7 @@ fn serve_with(
         members::check_places(&options.volume_dir(), &config.legs)?;
     }
     strangers::check(&options.volume_dir(), &config, &options.strangers, named)?;
+    entrance::check(options, sockets)?;
     let opened = state::open(&options.volume_dir(), &config.legs, state::durability(&config))?;
     if config.map_block != opened.block {
         let text = format!(
